@@ -1,0 +1,3 @@
+"""Linear regression as a PyTorch Lightning project."""
+
+__version__ = "0.1.0"

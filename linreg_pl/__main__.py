@@ -1,0 +1,36 @@
+"""The command line's entry: what needs no torch is answered before torch is imported."""
+
+import os
+import sys
+from pathlib import Path
+
+from linreg_pl import report
+from linreg_pl.errors import InputError
+
+
+def main() -> None:
+    """Run the command in ``sys.argv``."""
+    arguments = sys.argv[1:]
+    try:
+        if arguments[:1] == ["report"]:
+            show_report(arguments[1:])
+        else:
+            from linreg_pl.cli import run
+
+            run()
+    except InputError as error:
+        if os.environ.get("LINREG_DEBUG") == "1":
+            raise
+        sys.exit(f"error: {error}")
+
+
+def show_report(arguments: list[str]) -> None:
+    """Print the report of a finished run again."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise InputError("report wants the folder of one run: python train.py report runs/NAME/version_N")
+    folder = Path(arguments[0])
+    print(report.format_report(report.read(folder), folder))
+
+
+if __name__ == "__main__":
+    main()

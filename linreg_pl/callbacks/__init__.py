@@ -1,0 +1,8 @@
+"""Callbacks: what a run tells, and when."""
+
+from linreg_pl.callbacks.curves import Curves
+from linreg_pl.callbacks.epochs import EpochLoss
+from linreg_pl.callbacks.predictions import Predictions
+from linreg_pl.callbacks.report import RunReport
+
+__all__ = ["Curves", "EpochLoss", "Predictions", "RunReport"]

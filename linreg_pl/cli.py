@@ -1,0 +1,233 @@
+"""Wiring: the LightningCLI, its defaults and links, and what is refused.
+
+Data, models and callbacks meet only here.
+"""
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
+
+from linreg_pl.callbacks import Curves, EpochLoss, Predictions, RunReport
+from linreg_pl.data.base import DataModule
+from linreg_pl.data.synthetic import Synthetic
+from linreg_pl.data.table import Table
+from linreg_pl.errors import InputError
+from linreg_pl.models import LinearModel
+
+__all__ = ["Synthetic", "Table", "run"]
+
+QUIET_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "lightning.fabric.utilities.distributed",
+)
+NOISE = re.compile(  # what Lightning says on every run, be it right or wrong
+    r"(\[rank: \d+\] )?(Seed set to|GPU available|TPU available|HPU available|Tip:|💡|Initializing distributed"
+    r"|-+\ndistributed_backend|`Trainer.fit` stopped|Restor(ing|ed all) states from|Loaded model weights from"
+    r"|Running in `fast_dev_run` mode|`Trainer\((overfit_batches|limit_|val_check_interval))"
+)
+NOISY_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*LeafSpec.*",
+    ".*recommended to use `self.log\\('(train|val|test)/.*sync_dist=True",  # they are over all processes already
+    "Total length of `list` across ranks is zero",  # there need be no validation rows
+    "The dirpath has changed from .*",  # a resumed run has a folder of its own
+)
+
+
+class Parser(LightningArgumentParser):
+    """Parser whose errors are one or two lines instead of the whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the error and exit with status 2."""
+        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+        print("error:", " ".join(lines[:3])[:500], file=sys.stderr)
+        sys.exit(2)
+
+
+class CLI(LightningCLI):
+    """LightningCLI for linear models."""
+
+    trainer: Trainer
+    datamodule: DataModule
+    model: LinearModel
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoint's arguments, and take the number of features from the data."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "{epoch}-{step}",
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": 1,
+                "checkpoint.save_on_train_epoch_end": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("data.num_features", "model.init_args.num_features", apply_on="instantiate")
+
+    @property
+    def settings(self) -> Any:
+        """Arguments of the subcommand."""
+        return self.config[self.subcommand]
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the arguments alone; `_check_checkpoint` compares them with the checkpoint's."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run's folder, and refuse what cannot work."""
+        settings, trainer = self.settings, self.settings.trainer
+        self._check_flags()
+        if trainer.accelerator == "auto" and not torch.cuda.is_available():
+            trainer.accelerator = "cpu"  # Apple's GPUs have no float64, which the scores are kept in
+        if self.subcommand != "fit":
+            if not settings.ckpt_path:
+                raise InputError(f"{self.subcommand} needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt")
+            trainer.logger = False
+            settings.checkpoint.dirpath = str(Path(settings.ckpt_path).parent)
+            self.save_config_callback = None
+        elif trainer.logger in (None, True):
+            name = Path(str(settings.config[0])).stem if settings.config else settings.model.class_path.split(".")[-1]
+            trainer.logger = parser_namespace("linreg_pl.logger.RunLogger", save_dir="runs", name=name.lower())
+
+    def _check_flags(self) -> None:
+        trainer = self.settings.trainer
+        if trainer.use_distributed_sampler:
+            raise InputError(
+                "--trainer.use_distributed_sampler true: would repeat rows to fill up; the data share out their"
+                " rows themselves, each once"
+            )
+        by_hand = self.settings.model.class_path.rsplit(".", 1)[-1] == "Scratch"
+        if by_hand and trainer.gradient_clip_val is not None:
+            raise InputError(
+                f"--trainer.gradient_clip_val {trainer.gradient_clip_val}: Scratch takes its steps by hand;"
+                " use --model Concise, which clips"
+            )
+        if by_hand and trainer.accumulate_grad_batches != 1:
+            count = trainer.accumulate_grad_batches
+            raise InputError(
+                f"--trainer.accumulate_grad_batches {count}: Scratch takes its steps by hand; a --data.batch_size"
+                f" {count} times as large is the same step"
+            )
+        data = self.settings.data.init_args
+        if data.get("standardize") and not self.settings.model.init_args.bias:
+            raise InputError(
+                "--model.bias false with --data.standardize true: standardising centres the columns, which is an"
+                " intercept in disguise; set --data.standardize false"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with this project's callbacks."""
+        folder = None if self.subcommand == "fit" else run_folder(Path(self.settings.ckpt_path))
+        callbacks = [EpochLoss(), Curves(), RunReport(folder)]
+        if self.subcommand == "predict":
+            assert folder is not None
+            callbacks.append(Predictions(folder))
+        self.trainer_defaults["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Check what can be checked only now, and say what was left out."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy) and not isinstance(strategy, DDPStrategy):
+            raise InputError(
+                f"--trainer.strategy {self.settings.trainer.strategy}: splits a model over devices, but this one has"
+                f" {self.datamodule.num_features + 1} numbers; use ddp, which splits the rows"
+            )
+        self._check_checkpoint()
+        if isinstance(self.datamodule, Table):
+            self.settings.data.init_args.features = self.datamodule.feature_names  # for config.yaml: as resolved
+            if self.subcommand == "fit" and self.datamodule.left_out and self.trainer.is_global_zero:
+                print(f"left out, not numeric: {', '.join(map(repr, self.datamodule.left_out))}\n", flush=True)
+
+    def _check_checkpoint(self) -> None:
+        path = self.settings.ckpt_path
+        if path is None:
+            return
+        saved = load_checkpoint(Path(path)).get("hyper_parameters", {})
+        for name, value in self.model.hparams.items():
+            if name in saved and saved[name] != value:
+                raise InputError(
+                    f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or fit anew"
+                    " without --ckpt_path"
+                )
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict into a file; nothing is kept in memory."""
+        self.trainer.predict(**(kwargs | {"return_predictions": False}))
+
+
+def parser_namespace(class_path: str, **init_args: Any) -> Any:
+    """Return a class and its arguments as the parser keeps them."""
+    from jsonargparse import Namespace
+
+    return Namespace(class_path=class_path, init_args=Namespace(**init_args))
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint belongs to."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as data; one that holds code is refused.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {path}: no such file")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise InputError(f"--ckpt_path {path}: is not a checkpoint that can be read") from error
+    return checkpoint
+
+
+def quieten() -> None:
+    """Silence what Lightning says on every run, message by message; nothing else."""
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).addFilter(lambda record: not NOISE.match(record.getMessage()))
+    for message in NOISY_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+
+
+def run() -> None:
+    """Run the command line."""
+    quieten()
+    try:
+        CLI(
+            LinearModel,
+            DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                "max_epochs": 3,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "log_every_n_steps": 10,
+            },
+        )
+    except MisconfigurationException as error:
+        raise InputError(" ".join(str(error).split())) from error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

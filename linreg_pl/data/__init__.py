@@ -1,0 +1,1 @@
+"""LightningDataModules, and the one place that decides which rows come when."""

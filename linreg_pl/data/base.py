@@ -1,0 +1,197 @@
+"""What every data module has: parts, loaders, and the table's own units."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from linreg_pl.data.sampling import MiniBatches, Share, start_of_epoch_zero
+from linreg_pl.errors import InputError, require_positive
+from linreg_pl.functional.standardize import column_moments, standardize, to_own_units
+
+Part = Literal["train", "val", "test", "predict"]
+BLOCK_NUMBERS = 2**18  # numbers per batch where no gradient is taken: fits a CPU cache
+
+T = TypeVar("T")
+
+
+def unchanged(batch: T) -> T:
+    """Collate nothing: a batch comes whole."""
+    return batch
+
+
+class Batch(NamedTuple):
+    """This process's rows of one mini-batch."""
+
+    X: Tensor  # (n, P)
+    y: Tensor  # (n, 1)
+    num_rows: int  # of the whole mini-batch, over all processes
+    rows: Tensor | slice  # where the rows stand in their part
+
+
+class Rows(Dataset[Batch]):
+    """Rows in memory, fetched a mini-batch at a time by one indexing operation."""
+
+    def __init__(self, X: Tensor, y: Tensor) -> None:
+        self.X = X
+        self.y = y
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.y)
+
+    def __getitem__(self, share: Share) -> Batch:
+        """Fetch one process's share of a mini-batch."""
+        return Batch(self.X[share.rows], self.y[share.rows], share.num_rows, share.rows)
+
+
+class DataModule(L.LightningDataModule, ABC):
+    """Rows to learn from, in parts, with names and units.
+
+    Args:
+        batch_size: rows in one SGD mini-batch, over all processes.
+        seed: decides the data that are drawn or split, and the order of the rows.
+        standardize: give the model columns of mean 0 and standard deviation 1, by the
+            moments of the training rows. Reports stay in the columns' own units.
+
+    Attributes:
+        feature_names: names of the columns of X.
+        target_name: name of y.
+        truth: the coefficients the data were made with, weights then bias, if known.
+        mean: what is subtracted from the columns, shape ``(P,)``.
+        scale: what they are then divided by, shape ``(P,)``.
+    """
+
+    feature_names: list[str]
+    target_name: str
+    truth: tuple[list[float], float] | None = None
+
+    def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
+        super().__init__()
+        require_positive("--data.batch_size", batch_size)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.standardize = standardize
+        self.mean: Tensor | None = None
+        self.scale: Tensor | None = None
+        self._rows: dict[Part, Rows] = {}
+
+    @abstractmethod
+    def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Features ``(n, P)`` and target ``(n, 1)`` of a part, in their own units."""
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns of X."""
+        return len(self.feature_names)
+
+    @abstractmethod
+    def num_rows(self, part: Part) -> int:
+        """Return the number of rows of a part."""
+
+    def setup(self, stage: str) -> None:
+        """Check that there are rows for the stage, and learn the moments of the training rows."""
+        part: Part = {"fit": "train", "validate": "val"}.get(stage, stage)  # type: ignore[assignment]
+        if self.num_rows(part) == 0:
+            raise InputError(f"there are no {part} rows: {self.how_to_get_rows(part)}")
+        if stage == "fit" and self.standardize:
+            self.mean, self.scale = column_moments(self.own_units("train")[0])
+            for name, scale in zip(self.feature_names, self.scale.tolist(), strict=True):
+                if scale == 0:
+                    raise InputError(
+                        f"column {name!r} has one value only, so it cannot be standardised:"
+                        " leave it out of --data.features"
+                    )
+
+    @abstractmethod
+    def how_to_get_rows(self, part: Part) -> str:
+        """Tell which argument gives the part more rows."""
+
+    def rows(self, part: Part) -> Rows:
+        """Rows of a part as the model sees them: float32, standardised if asked for."""
+        if part not in self._rows:
+            X, y = self.own_units(part)
+            if self.mean is not None and self.scale is not None:
+                X = standardize(X, self.mean, self.scale)
+            self._rows[part] = Rows(X.float(), y.float())
+        return self._rows[part]
+
+    def to_own_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn a model's weight ``(P,)`` and bias ``()`` into the columns' own units, float64."""
+        if self.mean is None or self.scale is None:
+            return weight.double(), bias.double()
+        return to_own_units(weight, bias, self.mean, self.scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must carry to be used on other rows; plain values only."""
+        state: dict[str, Any] = {"feature_names": self.feature_names, "target_name": self.target_name}
+        if self.mean is not None and self.scale is not None:
+            state |= {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the moments from a checkpoint.
+
+        Raises:
+            InputError: the checkpoint was made for other columns.
+        """
+        if state_dict["feature_names"] != self.feature_names:
+            raise InputError(
+                f"the checkpoint was made for the features {state_dict['feature_names']},"
+                f" not {self.feature_names}: set --data.features"
+            )
+        self._rows.clear()
+        self.mean = self.scale = None
+        if "mean" in state_dict:
+            self.mean = torch.tensor(state_dict["mean"], dtype=torch.float64)
+            self.scale = torch.tensor(state_dict["scale"], dtype=torch.float64)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Mini-batches in an order that depends on (seed, epoch) alone."""
+        return self._loader("train", self.batch_size, self.seed, self._position)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Validation rows in order; an empty list where there are none."""
+        return self.blocks("val") if self.num_rows("val") else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test rows in order."""
+        return self.blocks("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Rows to predict, in order."""
+        return self.blocks("predict")
+
+    def blocks(self, part: Part) -> DataLoader[Batch]:
+        """Load a part in order, in batches as large as is good for speed."""
+        return self._loader(part, max(self.batch_size, BLOCK_NUMBERS // (self.num_features + 1)))
+
+    def _loader(
+        self,
+        part: Part,
+        batch_size: int,
+        seed: int | None = None,
+        position: Callable[[], tuple[int, int]] = start_of_epoch_zero,
+    ) -> DataLoader[Batch]:
+        rows = self.rows(part)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        order = MiniBatches(len(rows), batch_size, rank, world_size, seed, position)
+        return DataLoader(
+            rows,
+            batch_size=None,
+            sampler=order,  # an item is a whole mini-batch
+            collate_fn=unchanged,
+            generator=torch.Generator(),  # leaves the global generator alone
+        )
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and mini-batches done in it, by the Trainer's own count; also right after a resume."""
+        if self.trainer is None:
+            return 0, 0
+        if self.trainer.overfit_batches:  # type: ignore[attr-defined]  # the same mini-batches every epoch
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready

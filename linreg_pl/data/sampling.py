@@ -1,0 +1,88 @@
+"""Which rows come when.
+
+The order of the rows is a pure function of (seed, epoch). Mini-batch ``t`` of an epoch
+is rows ``order[t * batch_size : (t + 1) * batch_size]``, over all processes; process
+``rank`` takes every ``world_size``-th of them. So the number of processes does not
+change a mini-batch, and the position in the epoch is all the state there is.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class Share(NamedTuple):
+    """The rows of one mini-batch that belong to this process."""
+
+    rows: Tensor | slice
+    num_rows: int  # of the whole mini-batch, over all processes
+
+
+def seeded_generator(*key: int | str) -> torch.Generator:
+    """Return a CPU generator that depends on the key alone, never on global state.
+
+    Args:
+        key: what the random numbers are for, e.g. ``(seed, "order", epoch)``.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """Order of the rows in an epoch, shape ``(num_rows,)``, int64."""
+    return torch.randperm(num_rows, generator=seeded_generator(seed, "order", epoch))
+
+
+def start_of_epoch_zero() -> tuple[int, int]:
+    """Epoch and position of a loader that always starts from the beginning."""
+    return 0, 0
+
+
+class MiniBatches(Sampler[Share]):
+    """The share of this process in every mini-batch of an epoch.
+
+    A process with no row in a mini-batch gets an empty share, so that all processes
+    take the same number of steps.
+
+    Args:
+        num_rows: number of rows of the data set.
+        batch_size: rows in one mini-batch, over all processes.
+        rank: this process.
+        world_size: number of processes.
+        seed: shuffles the rows anew each epoch; None keeps them in order.
+        position: tells the epoch and the number of its mini-batches already done; asked
+            when iteration starts.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int | None = None,
+        position: Callable[[], tuple[int, int]] = start_of_epoch_zero,
+    ) -> None:
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.position = position
+
+    def __len__(self) -> int:
+        """Mini-batches in a whole epoch."""
+        return -(-self.num_rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Share]:
+        """Yield the shares from the current position to the end of the epoch."""
+        epoch, done = self.position()
+        order = None if self.seed is None else permutation(self.num_rows, self.seed, epoch)
+        for start in range(done * self.batch_size, self.num_rows, self.batch_size):
+            stop = min(start + self.batch_size, self.num_rows)
+            mine = slice(start + self.rank, stop, self.world_size)
+            yield Share(mine if order is None else order[mine], stop - start)

@@ -1,0 +1,55 @@
+"""The model and the losses of linear regression (d2l sections 3.1, 3.4 and 3.7)."""
+
+from torch import Tensor, matmul
+
+
+def linreg(X: Tensor, w: Tensor, b: Tensor | float) -> Tensor:
+    """Predict ``Xw + b`` (d2l equation 3.1.4).
+
+    Args:
+        X: features, shape ``(n, P)``.
+        w: weights, shape ``(P, 1)``.
+        b: bias, shape ``(1,)``, or a number.
+
+    Returns:
+        Predictions, shape ``(n, 1)``.
+
+    Example:
+        >>> from torch import tensor
+        >>> linreg(tensor([[1.0, 2.0]]), tensor([[2.0], [-3.4]]), 4.2)
+        tensor([[-0.6000]])
+    """
+    return matmul(X, w) + b
+
+
+def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
+    """Half the squared error of each row (d2l equation 3.1.5).
+
+    Its gradient is half that of ``MSELoss``, so this loss with step ``lr``
+    moves as ``MSELoss`` does with ``lr / 2``.
+
+    Args:
+        y_hat: predictions, shape ``(n, 1)``.
+        y: targets with as many elements as ``y_hat``.
+
+    Returns:
+        Losses, shape ``(n, 1)``.
+
+    Example:
+        >>> from torch import tensor
+        >>> squared_loss(tensor([[3.0]]), tensor([1.0]))
+        tensor([[2.]])
+    """
+    return (y_hat - y.reshape(y_hat.shape)) ** 2 / 2
+
+
+def l2_penalty(w: Tensor) -> Tensor:
+    """Half the squared length of the weights (d2l section 3.7.3).
+
+    Args:
+        w: weights of any shape.
+
+    Returns:
+        A scalar.
+    """
+    return (w**2).sum() / 2

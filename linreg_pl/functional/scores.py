@@ -1,0 +1,69 @@
+"""How well predictions fit: sums that can be merged, and the scores that follow from them.
+
+A summary of ``n`` rows is the float64 vector ``(n, Σloss, Σ(y - ŷ)², ȳ, Σ(y - ȳ)²)``.
+The target's sum of squares is kept about its mean (Chan, Golub and LeVeque 1983), so
+R² does not drown when the mean is large.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def summarize(y_hat: Tensor, y: Tensor, loss_sum: Tensor) -> Tensor:
+    """Summary of one batch of predictions.
+
+    Args:
+        y_hat: predictions, shape ``(n, 1)``.
+        y: targets, shape ``(n, 1)``.
+        loss_sum: the model's own loss, summed over the rows, a scalar.
+
+    Returns:
+        float64, shape ``(5,)``.
+    """
+    y_hat, y = y_hat.double(), y.double()
+    count = torch.tensor(float(y.numel()), dtype=torch.float64, device=y.device)
+    mean = y.sum() / count.clamp(min=1)
+    return torch.stack([count, loss_sum.double(), (y - y_hat).square().sum(), mean, (y - mean).square().sum()])
+
+
+def merge(summaries: Tensor) -> Tensor:
+    """Summary of all rows together.
+
+    Args:
+        summaries: shape ``(k, 5)``.
+
+    Returns:
+        Shape ``(5,)``.
+    """
+    count, loss_sum, squares, mean, deviation = summaries.unbind(dim=1)
+    total = count.sum()
+    grand_mean = (count * mean).sum() / total.clamp(min=1)
+    deviation = deviation + count * (mean - grand_mean).square()
+    return torch.stack([total, loss_sum.sum(), squares.sum(), grand_mean, deviation.sum()])
+
+
+def scores(summary: Tensor) -> dict[str, float]:
+    """Mean loss, mean squared error, its root, and R².
+
+    Args:
+        summary: shape ``(5,)``.
+
+    Returns:
+        ``loss``, ``mse``, ``rmse`` and ``r2``; no ``r2`` where the target is
+        constant, nothing where there are no rows.
+
+    Example:
+        >>> y, y_hat = torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]])
+        >>> scores(summarize(y_hat, y, torch.tensor(0.5)))
+        {'loss': 0.25, 'mse': 0.5, 'rmse': 0.7071067811865476, 'r2': 0.5}
+    """
+    count, loss_sum, squares, _, deviation = summary.tolist()
+    if count == 0:
+        return {}
+    mse = squares / count
+    result = {"loss": loss_sum / count, "mse": mse, "rmse": math.sqrt(mse)}
+    if deviation > 0:
+        result["r2"] = 1 - squares / deviation
+    return result

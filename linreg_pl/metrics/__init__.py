@@ -1,0 +1,1 @@
+"""torchmetrics classes: state and synchronisation; the mathematics is in `linreg_pl.functional`."""

@@ -1,0 +1,7 @@
+"""The ways to fit a line, all LightningModules."""
+
+from linreg_pl.models.base import LinearModel
+from linreg_pl.models.concise import Concise
+from linreg_pl.models.scratch import Scratch
+
+__all__ = ["Concise", "LinearModel", "Scratch"]

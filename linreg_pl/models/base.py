@@ -1,0 +1,147 @@
+"""What every model has: coefficients, scores, and one way to record them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from linreg_pl.data.base import Batch
+from linreg_pl.errors import require_not_negative, require_positive
+from linreg_pl.metrics.scores import Scores
+
+
+class LinearModel(L.LightningModule, ABC):
+    """A linear model of ``num_features`` columns.
+
+    Args:
+        num_features: columns of X; taken from the data.
+        lr: step size.
+        bias: whether there is an intercept.
+        init_std: the weights start from N(0, init_std²), the bias from 0.
+        weight_decay: strength of the L2 penalty on the weights.
+    """
+
+    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
+        super().__init__()
+        require_positive("--model.lr", lr)
+        require_not_negative("--model.init_std", init_std)
+        require_not_negative("--model.weight_decay", weight_decay)
+        self.save_hyperparameters()
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
+        self.scores = nn.ModuleDict({part: Scores() for part in ("fit", "val", "test")})
+
+    @staticmethod
+    def initial_weight(num_features: int, init_std: float) -> Tensor:
+        """Draw the weights to start from, shape ``(P,)``.
+
+        They depend on ``seed_everything`` alone, so all models start from the same.
+        """
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        return init_std * torch.randn(num_features, generator=generator)
+
+    @abstractmethod
+    def forward(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from features ``(n, P)``."""
+
+    @abstractmethod
+    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The model's own loss, summed over the rows; without the penalty."""
+
+    @abstractmethod
+    def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
+        """The weight parameter, of any shape, and the bias parameter if there is one."""
+
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(P,)`` and bias ``()``, float64 on the CPU, in the units the model sees."""
+        weight, bias = self.parameter_vectors()
+        zero = torch.zeros((), dtype=torch.float64)
+        return _plain(weight).reshape(-1), zero if bias is None else _plain(bias).reshape(())
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is an intercept."""
+        return self.parameter_vectors()[1] is not None
+
+    def gradients(self) -> dict[str, list[float]]:
+        """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
+        weight, bias = self.parameter_vectors()
+        named = {"weight": weight, "bias": bias}
+        return {
+            name: _plain(parameter.grad).reshape(-1).tolist()
+            for name, parameter in named.items()
+            if parameter is not None and parameter.grad is not None
+        }
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The model in a few words, as notebook 2 prints its net."""
+
+    def share_of_rows(self, batch: Batch) -> float:
+        """Rows of the mini-batch per process.
+
+        A sum over this process's rows divided by this number and averaged over the
+        processes, as DDP averages gradients, is the mean over the whole mini-batch,
+        also where processes have unequal numbers of rows.
+        """
+        return batch.num_rows / self.trainer.world_size
+
+    def score(self, part: str, batch: Batch) -> None:
+        """Add a batch to the scores of a part."""
+        X, y = batch.X, batch.y
+        y_hat = self(X)
+        self.scores[part].update(y_hat, y, self.loss_sum(y_hat, y))  # type: ignore[operator]
+
+    def take_scores(self, part: str) -> dict[str, float]:
+        """Scores of a part over all processes; the next ones start from zero."""
+        metric = self.scores[part]
+        result: dict[str, float] = metric.compute()  # type: ignore[operator]
+        metric.reset()  # type: ignore[operator]
+        return result
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Make values known to callbacks and write them to the loggers at the current SGD step."""
+        self.recorded |= values
+        self.log_dict(dict(values), logger=False, batch_size=1)
+        self.write(values)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Write values to the loggers alone, at the current SGD step."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step=self.global_step)
+
+    def recorded_scores(self, part: str) -> dict[str, float]:
+        """The newest recorded scores of a part, by name."""
+        prefix = f"{part}/"
+        return {name.removeprefix(prefix): x for name, x in self.recorded.items() if name.startswith(prefix)}
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients of the last step: the report shows them."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of validation rows."""
+        self.score("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Record the scores of the validation rows."""
+        self.record({f"val/{name}": value for name, value in self.take_scores("val").items()})
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of test rows."""
+        self.score("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Record the scores of the test rows."""
+        self.record({f"test/{name}": value for name, value in self.take_scores("test").items()})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Predict a batch, ``(n, 1)``."""
+        return self(batch.X)
+
+
+def _plain(parameter: Tensor) -> Tensor:
+    return parameter.detach().cpu().double()

@@ -1,0 +1,90 @@
+"""Linear regression with torch's own parts (d2l section 3.5)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from linreg_pl.data.base import Batch
+from linreg_pl.models.base import LinearModel
+
+LOSSES: dict[str, type[nn.Module]] = {"squared": nn.MSELoss, "huber": nn.HuberLoss, "absolute": nn.L1Loss}
+
+
+class Concise(LinearModel):
+    """`nn.Linear`, `nn.MSELoss` and `torch.optim.SGD`.
+
+    The loss is the whole squared error, so ``lr`` moves as ``2 * lr`` does in `Scratch`.
+
+    Args:
+        num_features: columns of X; taken from the data.
+        lr: step size, of whichever optimizer.
+        bias: whether there is an intercept.
+        init_std: the weights start from N(0, init_std²), the bias from 0.
+        weight_decay: passed to the optimizer for the weights, not for the bias (d2l section 3.7).
+        loss: squared error, Huber's loss (delta 1) or absolute error.
+        optimizer: any torch optimizer, e.g. ``--model.optimizer Adam``; its ``lr`` is ``lr`` above.
+        lr_scheduler: any torch scheduler, stepped once an epoch.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        lr: float = 0.03,
+        bias: bool = True,
+        init_std: float = 0.01,
+        weight_decay: float = 0.0,
+        loss: Literal["squared", "huber", "absolute"] = "squared",
+        optimizer: Callable[[Iterable[Any], float], Optimizer] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        self.net = nn.Sequential(nn.Linear(num_features, 1, bias=bias))
+        self.linear.weight.data.copy_(self.initial_weight(num_features, init_std))
+        if bias:
+            self.linear.bias.data.fill_(0)
+        self.loss = LOSSES[loss](reduction="sum")
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The only layer."""
+        return self.net[0]  # type: ignore[return-value]
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from features ``(n, P)``."""
+        return self.net(X)  # type: ignore[no-any-return]
+
+    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The chosen loss, summed over the rows."""
+        return self.loss(y_hat, y)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of the mini-batch; the Trainer does the rest."""
+        return self.loss_sum(self(batch.X), batch.y) / self.share_of_rows(batch)
+
+    def configure_optimizers(self) -> Any:
+        """The chosen optimizer and scheduler, by default plain SGD."""
+        params: Any = self.parameters()
+        if self.weight_decay:
+            params = [{"params": [self.linear.weight], "weight_decay": self.weight_decay}]
+            params += [{"params": [self.linear.bias]}] if self.linear.bias is not None else []
+        optimizer = (self.optimizer or torch.optim.SGD)(params, self.lr)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
+        """The layer's weight of shape ``(1, P)`` and bias of shape ``(1,)``."""
+        return self.linear.weight, self.linear.bias
+
+    def describe(self) -> str:
+        """The net as torch prints it."""
+        return str(self.net)

@@ -1,0 +1,70 @@
+"""Linear regression written by hand (d2l section 3.4)."""
+
+import torch
+from torch import Tensor, nn
+
+from linreg_pl.data.base import Batch
+from linreg_pl.functional.regression import l2_penalty, linreg, squared_loss
+from linreg_pl.models.base import LinearModel
+from linreg_pl.optim import SGD
+
+
+class Scratch(LinearModel):
+    """Hand-written parameters, model, loss and SGD step.
+
+    The loss is half the squared error, so ``lr`` moves as ``lr / 2`` does in `Concise`,
+    and a ``weight_decay`` as twice as much there.
+
+    Args:
+        num_features: columns of X; taken from the data.
+        lr: step size.
+        bias: whether there is an intercept.
+        init_std: the weights start from N(0, init_std²), the bias from 0.
+        weight_decay: adds ``weight_decay * |w|² / 2`` to the mean loss (d2l section 3.7).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        lr: float = 0.03,
+        bias: bool = True,
+        init_std: float = 0.01,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        self.automatic_optimization = False
+        self.w = nn.Parameter(self.initial_weight(num_features, init_std).reshape(-1, 1))
+        self.b = nn.Parameter(torch.zeros(1)) if bias else 0.0
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from features ``(n, P)``."""
+        return linreg(X, self.w, self.b)
+
+    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Half the squared error, summed over the rows."""
+        return squared_loss(y_hat, y).sum()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of SGD on the mini-batch, as in the notebook's loop."""
+        batch_size = self.share_of_rows(batch)
+        optimizer = self.optimizers()
+        loss = squared_loss(self(batch.X), batch.y).sum()
+        if self.weight_decay:
+            loss = loss + batch_size * self.weight_decay * l2_penalty(self.w)
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        optimizer.step(batch_size=batch_size)  # type: ignore[union-attr]
+        return loss.detach() / batch_size
+
+    def configure_optimizers(self) -> SGD:
+        """The hand-written SGD."""
+        return SGD(self.parameters(), self.lr)
+
+    def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
+        """``w`` of shape ``(P, 1)`` and ``b`` of shape ``(1,)``."""
+        return self.w, self.b if isinstance(self.b, Tensor) else None
+
+    def describe(self) -> str:
+        """The function and the shapes of its parameters."""
+        b = f", b {tuple(self.b.shape)}" if isinstance(self.b, Tensor) else ", b = 0"
+        return f"linreg(X, w, b): w {tuple(self.w.shape)}{b}"
