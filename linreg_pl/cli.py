@@ -7,15 +7,16 @@ import logging
 import re
 import sys
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
 from linreg_pl.callbacks import Curves, EpochLoss, Predictions, RunReport
 from linreg_pl.data.base import DataModule
@@ -41,18 +42,27 @@ NOISY_WARNINGS = (
     ".*is smaller than the logging interval.*",
     ".*LeafSpec.*",
     ".*recommended to use `self.log\\('(train|val|test)/.*sync_dist=True",  # they are over all processes already
+    "Using ModelCheckpoint with manual optimization.*",  # the state after the step is the one to keep
     "Total length of `list` across ranks is zero",  # there need be no validation rows
     "The dirpath has changed from .*",  # a resumed run has a folder of its own
 )
 
 
 class Parser(LightningArgumentParser):
-    """Parser whose errors are one or two lines instead of the whole usage."""
+    """Parser whose errors are one line instead of the whole usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit with status 2."""
-        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-        print("error:", " ".join(lines[:3])[:500], file=sys.stderr)
+        text = " ".join(str(message).split())
+        if unknown := re.match(r'Parser key "(model|data)".*Expected a path but (\S+) either', text):
+            flag, name = unknown.groups()
+            known: dict[str, list[type]] = {"model": LinearModel.__subclasses__(), "data": DataModule.__subclasses__()}
+            names = [kind.__name__ for kind in known[flag]]
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+            text = f"--{flag} {name}: {hint}"
+        text = re.sub(r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value:", r"\1: expected \2, got", text)
+        print("error:", text[:500], file=sys.stderr)
         sys.exit(2)
 
 
@@ -65,7 +75,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint's arguments, and take the number of features from the data."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_class_arguments(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "{epoch}-{step}",
@@ -95,33 +105,43 @@ class CLI(LightningCLI):
             if not settings.ckpt_path:
                 raise InputError(f"{self.subcommand} needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt")
             trainer.logger = False
-            settings.checkpoint.dirpath = str(Path(settings.ckpt_path).parent)
-            self.save_config_callback = None
         elif trainer.logger in (None, True):
             name = Path(str(settings.config[0])).stem if settings.config else settings.model.class_path.split(".")[-1]
-            trainer.logger = parser_namespace("linreg_pl.logger.RunLogger", save_dir="runs", name=name.lower())
+            folder = Path(trainer.default_root_dir or "", "runs")
+            trainer.logger = Namespace(
+                class_path="linreg_pl.logger.RunLogger", init_args=Namespace(save_dir=str(folder), name=name.lower())
+            )
 
     def _check_flags(self) -> None:
-        trainer = self.settings.trainer
-        if trainer.use_distributed_sampler:
-            raise InputError(
-                "--trainer.use_distributed_sampler true: would repeat rows to fill up; the data share out their"
-                " rows themselves, each once"
-            )
-        by_hand = self.settings.model.class_path.rsplit(".", 1)[-1] == "Scratch"
-        if by_hand and trainer.gradient_clip_val is not None:
-            raise InputError(
-                f"--trainer.gradient_clip_val {trainer.gradient_clip_val}: Scratch takes its steps by hand;"
-                " use --model Concise, which clips"
-            )
-        if by_hand and trainer.accumulate_grad_batches != 1:
-            count = trainer.accumulate_grad_batches
-            raise InputError(
-                f"--trainer.accumulate_grad_batches {count}: Scratch takes its steps by hand; a --data.batch_size"
-                f" {count} times as large is the same step"
-            )
-        data = self.settings.data.init_args
-        if data.get("standardize") and not self.settings.model.init_args.bias:
+        trainer, model = self.settings.trainer, self.settings.model
+        by_hand = model.class_path.rsplit(".", 1)[-1] == "Scratch"
+        strategy = str(trainer.strategy)
+        refusals = {
+            "use_distributed_sampler": (
+                trainer.use_distributed_sampler,
+                "would repeat rows to fill up; the data share out their rows themselves, each once",
+            ),
+            "barebones": (
+                trainer.barebones,
+                "would leave no report; use --trainer.logger false, which writes no files",
+            ),
+            "strategy": (
+                isinstance(trainer.strategy, str) and not strategy.startswith(("auto", "ddp", "single")),
+                "a linear model is too small to be split over devices; use ddp, which splits the rows",
+            ),
+            "gradient_clip_val": (
+                by_hand and trainer.gradient_clip_val is not None,
+                "Scratch takes its steps by hand; use --model Concise, which clips",
+            ),
+            "accumulate_grad_batches": (
+                by_hand and trainer.accumulate_grad_batches != 1,
+                "Scratch takes its steps by hand; a --data.batch_size as many times as large is the same step",
+            ),
+        }
+        for flag, (refused, reason) in refusals.items():
+            if refused:
+                raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
+        if self.settings.data.init_args.get("standardize") and not model.init_args.bias:
             raise InputError(
                 "--model.bias false with --data.standardize true: standardising centres the columns, which is an"
                 " intercept in disguise; set --data.standardize false"
@@ -129,22 +149,25 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with this project's callbacks."""
+        trainer = self.settings.trainer
         folder = None if self.subcommand == "fit" else run_folder(Path(self.settings.ckpt_path))
         callbacks = [EpochLoss(), Curves(), RunReport(folder)]
         if self.subcommand == "predict":
             assert folder is not None
             callbacks.append(Predictions(folder))
+        keeps = trainer.logger is not False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run
+        if keeps:
+            callbacks.append(self._get(self.config_init, "checkpoint"))
+        if trainer.logger is False:  # then no file is written at all
+            self.save_config_callback = None
         self.trainer_defaults["callbacks"] = callbacks
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(enable_checkpointing=keeps, **kwargs)
+        except ValueError as error:
+            raise InputError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:
         """Check what can be checked only now, and say what was left out."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ParallelStrategy) and not isinstance(strategy, DDPStrategy):
-            raise InputError(
-                f"--trainer.strategy {self.settings.trainer.strategy}: splits a model over devices, but this one has"
-                f" {self.datamodule.num_features + 1} numbers; use ddp, which splits the rows"
-            )
         self._check_checkpoint()
         if isinstance(self.datamodule, Table):
             self.settings.data.init_args.features = self.datamodule.feature_names  # for config.yaml: as resolved
@@ -166,13 +189,6 @@ class CLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict into a file; nothing is kept in memory."""
         self.trainer.predict(**(kwargs | {"return_predictions": False}))
-
-
-def parser_namespace(class_path: str, **init_args: Any) -> Any:
-    """Return a class and its arguments as the parser keeps them."""
-    from jsonargparse import Namespace
-
-    return Namespace(class_path=class_path, init_args=Namespace(**init_args))
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -226,6 +242,10 @@ def run() -> None:
                 "log_every_n_steps": 10,
             },
         )
+    except ValueError as error:
+        if isinstance(error.__cause__, InputError):  # the parser wraps what a constructor raises
+            raise error.__cause__ from None
+        raise
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error
     finally:

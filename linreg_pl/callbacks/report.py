@@ -56,7 +56,7 @@ class RunReport(L.Callback):
             scores = pl_module.recorded_scores(part)
             if scores:
                 result[part] = scores
-        folder = None if trainer.fast_dev_run or log_dir is None else Path(log_dir)  # type: ignore[attr-defined]
+        folder = Path(log_dir) if trainer.loggers and log_dir and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
         if folder is not None:
             report.write(result, folder)
         print("\n" + report.format_report(result, folder), flush=True)

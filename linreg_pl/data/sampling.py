@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import SequentialSampler
 
 
 class Share(NamedTuple):
@@ -42,11 +42,12 @@ def start_of_epoch_zero() -> tuple[int, int]:
     return 0, 0
 
 
-class MiniBatches(Sampler[Share]):
+class MiniBatches(SequentialSampler):
     """The share of this process in every mini-batch of an epoch.
 
     A process with no row in a mini-batch gets an empty share, so that all processes
-    take the same number of steps.
+    take the same number of steps. (By type a SequentialSampler: any other is replaced by
+    Lightning under ``overfit_batches``.)
 
     Args:
         num_rows: number of rows of the data set.
@@ -78,7 +79,7 @@ class MiniBatches(Sampler[Share]):
         """Mini-batches in a whole epoch."""
         return -(-self.num_rows // self.batch_size)
 
-    def __iter__(self) -> Iterator[Share]:
+    def __iter__(self) -> Iterator[Share]:  # type: ignore[override]
         """Yield the shares from the current position to the end of the epoch."""
         epoch, done = self.position()
         order = None if self.seed is None else permutation(self.num_rows, self.seed, epoch)
