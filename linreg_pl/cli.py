@@ -15,10 +15,10 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from linreg_pl.callbacks import Curves, EpochLoss, Predictions, RunReport
+from linreg_pl.callbacks import Curves, EpochLoss, Optimum, Predictions, RunReport, Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
@@ -75,6 +75,11 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint's arguments, and take the number of features from the data."""
+        parser.add_argument(
+            "--optimum", type=bool, default=True, help="find the least-squares optimum of the training rows too"
+        )
+        parser.add_argument("--guard", type=bool, default=True, help="refuse an lr that must diverge, stop at NaN")
+        parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
         parser.add_class_arguments(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -114,7 +119,8 @@ class CLI(LightningCLI):
 
     def _check_flags(self) -> None:
         trainer, model = self.settings.trainer, self.settings.model
-        by_hand = model.class_path.rsplit(".", 1)[-1] == "Scratch"
+        kind = model.class_path.rsplit(".", 1)[-1]
+        by_hand = kind != "Concise"
         strategy = str(trainer.strategy)
         refusals = {
             "use_distributed_sampler": (
@@ -129,19 +135,23 @@ class CLI(LightningCLI):
                 isinstance(trainer.strategy, str) and not strategy.startswith(("auto", "ddp", "single")),
                 "a linear model is too small to be split over devices; use ddp, which splits the rows",
             ),
+            "precision": (
+                kind == "Exact" and trainer.precision not in (None, "32", 32, "32-true", "64", 64, "64-true"),
+                "Exact computes in float64; leave the flag out",
+            ),
             "gradient_clip_val": (
                 by_hand and trainer.gradient_clip_val is not None,
-                "Scratch takes its steps by hand; use --model Concise, which clips",
+                f"{kind} takes its steps by hand; use --model Concise, which clips",
             ),
             "accumulate_grad_batches": (
                 by_hand and trainer.accumulate_grad_batches != 1,
-                "Scratch takes its steps by hand; a --data.batch_size as many times as large is the same step",
+                f"{kind} takes its steps by hand; a --data.batch_size as many times as large is the same step",
             ),
         }
         for flag, (refused, reason) in refusals.items():
             if refused:
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
-        if self.settings.data.init_args.get("standardize") and not model.init_args.bias:
+        if kind != "Exact" and self.settings.data.init_args.get("standardize") and not model.init_args.bias:
             raise InputError(
                 "--model.bias false with --data.standardize true: standardising centres the columns, which is an"
                 " intercept in disguise; set --data.standardize false"
@@ -151,7 +161,14 @@ class CLI(LightningCLI):
         """Build the Trainer with this project's callbacks."""
         trainer = self.settings.trainer
         folder = None if self.subcommand == "fit" else run_folder(Path(self.settings.ckpt_path))
-        callbacks = [EpochLoss(), Curves(), RunReport(folder)]
+        level = self.settings.confidence_level
+        if not 0 < level < 1:
+            raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
+        callbacks: list[Callback] = [EpochLoss(), Curves(), RunReport(folder, level)]
+        if self.settings.guard:
+            callbacks.insert(0, Stability())
+        if self.settings.optimum:
+            callbacks.insert(0, Optimum())
         if self.subcommand == "predict":
             assert folder is not None
             callbacks.append(Predictions(folder))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 from linreg_pl.errors import InputError
 
 Report = dict[str, Any]
-COLUMNS = {"estimate": "estimate", "true": "true", "error": "error"}
+SGD_COLUMNS = ("estimate", "optimum", "distance", "standard_error", "true", "error")
+EXACT_COLUMNS = ("estimate", "standard_error", "ci_low", "ci_high", "t", "p", "true", "error")
+FORMATS = {"distance": ".2g", "error": ".2g", "standard_error": ".3g", "t": ".4g", "p": ".2g"}
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write ``report.json`` and ``coefficients.csv``, each whole or not at all."""
+    """Write ``report.json`` and ``coefficients.csv``, each whole or not at all.
+
+    Numbers that are not finite become null: JSON has no others.
+    """
+    report = _finite(report)
     _replace(folder / "report.json", json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     names = list(dict.fromkeys(key for row in report["coefficients"] for key in row))
     temporary = folder / "coefficients.csv.tmp"
@@ -23,6 +30,14 @@ def write(report: Report, folder: Path) -> None:
         table.writeheader()
         table.writerows(report["coefficients"])
     os.replace(temporary, folder / "coefficients.csv")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _replace(path: Path, text: str) -> None:
@@ -54,14 +69,14 @@ def format_report(report: Report, folder: Path | None) -> str:
         report: what `write` writes.
         folder: where the run lies; None if nothing was written.
     """
-    parts = [_coefficients(report["coefficients"]), format_scores(report)]
+    parts = [_coefficients(report), _verdict(report), format_scores(report), _optimum(report), report.get("note", "")]
     if "net" in report:
         parts.append(report["net"])
     if "gradients" in report:
         parts.append("\n".join(f"gradient of {name}: {_numbers(value)}" for name, value in report["gradients"].items()))
     if folder is not None:
         parts.append(_next_steps(report, folder))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def printable(name: str) -> str:
@@ -80,12 +95,56 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _coefficients(coefficients: list[dict[str, Any]]) -> str:
-    shown = {key: title for key, title in COLUMNS.items() if any(key in row for row in coefficients)}
-    rows = [["", *shown.values()]]
+def _coefficients(report: Report) -> str:
+    coefficients = report["coefficients"]
+    columns = EXACT_COLUMNS if report["model"] == "exact" else SGD_COLUMNS
+    shown = [key for key in columns if any(key in row for row in coefficients)]
+    level = f"{report.get('confidence_level', 0):.4g}"
+    titles = {"ci_low": f"{level} from", "ci_high": "to"}
+    rows = [["", *(titles.get(key, key.replace("_", " ")) for key in shown)]]
     for row in coefficients:
-        rows.append([printable(row["name"]), *(f"{row[key]:.6g}" if key in row else "" for key in shown)])
+        rows.append([printable(row["name"]), *(_number(row, key, FORMATS.get(key, ".6g")) for key in shown)])
     return table(rows)
+
+
+def _number(row: dict[str, Any], key: str, format_spec: str = ".6g") -> str:
+    if key not in row:
+        return ""
+    return "nan" if row[key] is None else format(row[key], format_spec)
+
+
+def _verdict(report: Report) -> str:
+    """Say in words whether what SGD left undone matters."""
+    rows = [row for row in report["coefficients"] if row.get("standard_error") and row.get("distance") is not None]
+    if report["model"] == "exact" or not rows:
+        return ""
+    errors = {row["name"]: abs(row["distance"]) / row["standard_error"] for row in rows}
+    worst = max(errors, key=lambda name: errors[name])
+    size = errors[worst]
+    if size < 0.5:
+        meaning = "little beside what the data leave open anyway"
+    elif size < 1:
+        meaning = "less than what the data leave open anyway"
+    else:
+        meaning = "train longer, or with a smaller lr, to come closer to the optimum"
+    return f"SGD error is {size:.2g} standard errors (of {printable(worst)}, the largest): {meaning}"
+
+
+def _optimum(report: Report) -> str:
+    """Say how good the best fit is."""
+    if "optimum" not in report:
+        return ""
+    best = report["optimum"]
+    lines = [
+        f"noise floor {report['noise_floor']:.6g} (residual std {best['residual_std']:.6g},"
+        f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
+    ]
+    if report["model"] == "exact" and "f" in best:
+        lines.append(
+            f"adjusted r2 {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g}),"
+            f" AIC {best['aic']:.6g}, BIC {best['bic']:.6g}"
+        )
+    return "\n".join(lines)
 
 
 def format_scores(report: Report) -> str:
@@ -94,14 +153,14 @@ def format_scores(report: Report) -> str:
     names = list(dict.fromkeys(name for part in parts for name in report[part]))
     rows = [["", *names]]
     for part in parts:
-        rows.append([part, *(f"{report[part][name]:.6g}" if name in report[part] else "" for name in names)])
+        rows.append([part, *(_number(report[part], name) for name in names)])
     return table(rows)
 
 
 def _numbers(values: list[float] | float) -> str:
     if isinstance(values, float):
         return f"{values:.4g}"
-    shown = ", ".join(f"{value:.4g}" for value in values[:8])
+    shown = ", ".join("nan" if value is None else f"{value:.4g}" for value in values[:8])
     return f"[{shown}{', …' if len(values) > 8 else ''}]"
 
 

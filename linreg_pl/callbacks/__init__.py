@@ -2,7 +2,9 @@
 
 from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.epochs import EpochLoss
+from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.report import RunReport
+from linreg_pl.callbacks.stability import Stability
 
-__all__ = ["Curves", "EpochLoss", "Predictions", "RunReport"]
+__all__ = ["Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability"]

@@ -1,19 +1,25 @@
-"""Curves over the SGD steps: the mini-batch's loss and the coefficients."""
+"""Curves over the SGD steps: the loss, the coefficients, and both against the optimum."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as L
 
+from linreg_pl.callbacks.epochs import training_scores
 from linreg_pl.data.base import DataModule
+from linreg_pl.functional.inference import noise_floor
 from linreg_pl.models.base import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
 
 
 class Curves(L.Callback):
-    """Writes ``train/batch_loss``, ``weight/<name>`` and ``bias`` every ``log_every_n_steps`` steps.
+    """Writes curves every ``log_every_n_steps`` steps.
 
-    They go straight to the loggers: ``self.log`` at every step would cost more than the step.
+    ``train/batch_loss``, ``weight/<name>`` and ``bias``; where the optimum is known also
+    ``distance/<name>`` to it, and the mean squared error over all training rows against
+    the noise floor as ``log10/train_mse`` and ``log10/noise_floor``. They go straight to
+    the loggers: ``self.log`` at every step would cost more than the step.
     """
 
     def __init__(self) -> None:
@@ -24,17 +30,29 @@ class Curves(L.Callback):
     ) -> None:
         """Write, if it is time to."""
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step == self._last_step or not interval or step % interval:
+        if step == self._last_step or not interval or step % interval or not outputs:
             return
         self._last_step = step
         assert isinstance(pl_module, LinearModel)
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
-        pl_module.write({"train/batch_loss": float(loss), **self._coefficients(trainer, pl_module)})
+        values = {"train/batch_loss": float(loss), **_coefficients(trainer, pl_module)}
+        if mse := training_scores(trainer, pl_module).get("mse"):
+            values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
+        if floor := noise_floor(pl_module.optimum):
+            values["log10/noise_floor"] = math.log10(floor)
+        pl_module.write(values)
 
-    @staticmethod
-    def _coefficients(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        weight, bias = data.to_own_units(*model.coefficients())
-        named = zip(data.feature_names, weight.tolist(), strict=True)
-        values = {f"weight/{name}": value for name, value in list(named)[:MAX_COEFFICIENTS]}
-        return values | {"bias": bias.item()}
+
+def _coefficients(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+    weight, bias = data.to_own_units(*model.coefficients())
+    names = data.feature_names[:MAX_COEFFICIENTS]
+    values = {f"weight/{name}": value for name, value in zip(names, weight.tolist(), strict=False)}
+    if model.has_bias:
+        values["bias"] = bias.item()
+    if model.optimum is not None:
+        away = (weight - model.optimum.weight).tolist()
+        values |= {f"distance/{name}": value for name, value in zip(names, away, strict=False)}
+        if model.has_bias:
+            values["distance/bias"] = (bias - model.optimum.bias).item()
+    return values

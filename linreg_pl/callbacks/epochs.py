@@ -4,6 +4,8 @@ import lightning.pytorch as L
 import torch
 
 from linreg_pl.data.base import DataModule
+from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
+from linreg_pl.functional.scores import from_sums
 from linreg_pl.models.base import LinearModel
 
 
@@ -12,14 +14,28 @@ class EpochLoss(L.Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pass once over the training rows."""
+        """Score by the factor of the training rows where it is known, else pass over them."""
         assert isinstance(pl_module, LinearModel)
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        dtype = next(pl_module.parameters()).dtype
-        for batch in data.blocks("train"):
-            X, y = (tensor.to(pl_module.device, dtype) for tensor in (batch.X, batch.y))
-            pl_module.score("fit", batch._replace(X=X, y=y))
-        scores = pl_module.take_scores("fit")
+        scores = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
         pl_module.record({f"train/{name}": value for name, value in scores.items()})
         if trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch + 1}, loss {scores['loss']:f}", flush=True)
+
+
+def training_scores(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
+    """Scores over all training rows by their triangular factor; empty if it cannot tell."""
+    R, loss_per_squared_error = model.factor, model.loss_per_squared_error
+    if R is None or loss_per_squared_error is None:
+        return {}
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+    squares = residual_sum_of_squares(R, *data.to_own_units(*model.coefficients()))
+    return from_sums(num_rows(R), loss_per_squared_error * squares, squares, total_sum_of_squares(R))
+
+
+def _pass(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+    dtype = next(model.parameters()).dtype
+    for batch in data.blocks("train"):
+        X, y = (tensor.to(model.device, dtype) for tensor in (batch.X, batch.y))
+        model.score("fit", batch._replace(X=X, y=y))
+    return model.take_scores("fit")

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from linreg_pl.data.sampling import MiniBatches, Share, start_of_epoch_zero
+from linreg_pl.data.sampling import MiniBatches, Share, permutation, start_of_epoch_zero
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.functional.standardize import column_moments, standardize, to_own_units
 
 Part = Literal["train", "val", "test", "predict"]
-BLOCK_NUMBERS = 2**18  # numbers per batch where no gradient is taken: fits a CPU cache
 
 T = TypeVar("T")
 
@@ -78,7 +77,7 @@ class DataModule(L.LightningDataModule, ABC):
         self.standardize = standardize
         self.mean: Tensor | None = None
         self.scale: Tensor | None = None
-        self._rows: dict[Part, Rows] = {}
+        self._rows: dict[tuple[Part, bool], Rows] = {}
 
     @abstractmethod
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -111,18 +110,32 @@ class DataModule(L.LightningDataModule, ABC):
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""
 
-    def rows(self, part: Part) -> Rows:
-        """Rows of a part as the model sees them: float32, standardised if asked for."""
-        if part not in self._rows:
+    @property
+    def model_wants_own_units(self) -> bool:
+        """Whether the model at hand sees the columns as they are."""
+        return self.trainer is not None and bool(self.trainer.lightning_module.own_units)
+
+    def rows(self, part: Part, own_units: bool | None = None) -> Rows:
+        """Rows of a part.
+
+        Args:
+            part: which rows.
+            own_units: True for the rows as they are; False for float32, standardised if asked
+                for; by default as the model wants them.
+        """
+        own_units = self.model_wants_own_units if own_units is None else own_units
+        if (part, own_units) not in self._rows:
             X, y = self.own_units(part)
-            if self.mean is not None and self.scale is not None:
-                X = standardize(X, self.mean, self.scale)
-            self._rows[part] = Rows(X.float(), y.float())
-        return self._rows[part]
+            if not own_units:
+                if self.mean is not None and self.scale is not None:
+                    X = standardize(X, self.mean, self.scale)
+                X, y = X.float(), y.float()
+            self._rows[part, own_units] = Rows(X, y)
+        return self._rows[part, own_units]
 
     def to_own_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn a model's weight ``(P,)`` and bias ``()`` into the columns' own units, float64."""
-        if self.mean is None or self.scale is None:
+        """Turn the model's weight ``(P,)`` and bias ``()`` into the columns' own units, float64."""
+        if self.mean is None or self.scale is None or self.model_wants_own_units:
             return weight.double(), bias.double()
         return to_own_units(weight, bias, self.mean, self.scale)
 
@@ -151,8 +164,10 @@ class DataModule(L.LightningDataModule, ABC):
             self.scale = torch.tensor(state_dict["scale"], dtype=torch.float64)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Mini-batches in an order that depends on (seed, epoch) alone."""
-        return self._loader("train", self.batch_size, self.seed, self._position)
+        """Mini-batches in an order that depends on (seed, epoch) alone; blocks in order for a model of own units."""
+        if self.model_wants_own_units:
+            return self.blocks("train")
+        return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Validation rows in order; an empty list where there are none."""
@@ -166,18 +181,26 @@ class DataModule(L.LightningDataModule, ABC):
         """Rows to predict, in order."""
         return self.blocks("predict")
 
-    def blocks(self, part: Part) -> DataLoader[Batch]:
+    def first_mini_batches(self, count: int) -> Tensor:
+        """Features of the first ``count`` whole mini-batches of epoch 0, shape ``(k, B, P)``, k at most ``count``."""
+        X = self.rows("train").X
+        size = min(self.batch_size, len(X))
+        count = min(count, len(X) // size)
+        order = permutation(len(X), self.seed, epoch=0)[: count * size]
+        return X[order].reshape(count, size, -1)
+
+    def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
         """Load a part in order, in batches as large as is good for speed."""
-        return self._loader(part, max(self.batch_size, BLOCK_NUMBERS // (self.num_features + 1)))
+        num_rows = min(65536, max(8192, 2**20 // (self.num_features + 2)))
+        return self._loader(self.rows(part, own_units), num_rows)
 
     def _loader(
         self,
-        part: Part,
+        rows: Rows,
         batch_size: int,
         seed: int | None = None,
         position: Callable[[], tuple[int, int]] = start_of_epoch_zero,
     ) -> DataLoader[Batch]:
-        rows = self.rows(part)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order = MiniBatches(len(rows), batch_size, rank, world_size, seed, position)
         return DataLoader(

@@ -2,6 +2,7 @@
 
 from linreg_pl.models.base import LinearModel
 from linreg_pl.models.concise import Concise
+from linreg_pl.models.exact import Exact
 from linreg_pl.models.scratch import Scratch
 
-__all__ = ["Concise", "LinearModel", "Scratch"]
+__all__ = ["Concise", "Exact", "LinearModel", "Scratch"]

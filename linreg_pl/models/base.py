@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.errors import require_not_negative, require_positive
+from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.metrics.scores import Scores
 
 
@@ -18,31 +19,23 @@ class LinearModel(L.LightningModule, ABC):
 
     Args:
         num_features: columns of X; taken from the data.
-        lr: step size.
-        bias: whether there is an intercept.
-        init_std: the weights start from N(0, init_std²), the bias from 0.
-        weight_decay: strength of the L2 penalty on the weights.
+
+    Attributes:
+        own_units: whether the model sees the columns in their own units, in blocks of
+            rows in order and as precise as they are, instead of in mini-batches.
+        factor: triangular factor of the training rows, in their own units, if known.
+        optimum: the least-squares solution that follows from it, if there is a unique one.
     """
 
-    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
+    own_units = False
+
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        require_positive("--model.lr", lr)
-        require_not_negative("--model.init_std", init_std)
-        require_not_negative("--model.weight_decay", weight_decay)
         self.save_hyperparameters()
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
         self.scores = nn.ModuleDict({part: Scores() for part in ("fit", "val", "test")})
-
-    @staticmethod
-    def initial_weight(num_features: int, init_std: float) -> Tensor:
-        """Draw the weights to start from, shape ``(P,)``.
-
-        They depend on ``seed_everything`` alone, so all models start from the same.
-        """
-        generator = torch.Generator().manual_seed(torch.initial_seed())
-        return init_std * torch.randn(num_features, generator=generator)
+        self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
+        self.factor: Tensor | None = None
+        self.optimum: Solution | None = None
 
     @abstractmethod
     def forward(self, X: Tensor) -> Tensor:
@@ -67,28 +60,24 @@ class LinearModel(L.LightningModule, ABC):
         """Whether there is an intercept."""
         return self.parameter_vectors()[1] is not None
 
-    def gradients(self) -> dict[str, list[float]]:
-        """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
-        weight, bias = self.parameter_vectors()
-        named = {"weight": weight, "bias": bias}
-        return {
-            name: _plain(parameter.grad).reshape(-1).tolist()
-            for name, parameter in named.items()
-            if parameter is not None and parameter.grad is not None
-        }
-
     @abstractmethod
     def describe(self) -> str:
         """The model in a few words, as notebook 2 prints its net."""
 
-    def share_of_rows(self, batch: Batch) -> float:
-        """Rows of the mini-batch per process.
+    def learn_factor(self, factor: Tensor | None) -> None:
+        """Take the triangular factor of the training rows, and the optimum that follows from it."""
+        self.factor = factor
+        self.optimum = None if factor is None else unique_solution(factor, self.has_bias)
 
-        A sum over this process's rows divided by this number and averaged over the
-        processes, as DDP averages gradients, is the mean over the whole mini-batch,
-        also where processes have unequal numbers of rows.
-        """
-        return batch.num_rows / self.trainer.world_size
+    @property
+    @abstractmethod
+    def penalised(self) -> bool:
+        """Whether the model means to end elsewhere than at the optimum."""
+
+    @property
+    @abstractmethod
+    def loss_per_squared_error(self) -> float | None:
+        """What the squared error is multiplied with to give the loss; None for another loss."""
 
     def score(self, part: str, batch: Batch) -> None:
         """Add a batch to the scores of a part."""
@@ -119,9 +108,6 @@ class LinearModel(L.LightningModule, ABC):
         prefix = f"{part}/"
         return {name.removeprefix(prefix): x for name, x in self.recorded.items() if name.startswith(prefix)}
 
-    def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradients of the last step: the report shows them."""
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch of validation rows."""
         self.score("val", batch)
@@ -141,6 +127,75 @@ class LinearModel(L.LightningModule, ABC):
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         """Predict a batch, ``(n, 1)``."""
         return self(batch.X)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the factor with the weights."""
+        checkpoint["factor"] = self.factor
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the factor with the weights."""
+        self.learn_factor(checkpoint.get("factor"))
+
+
+class SGDModel(LinearModel):
+    """A linear model fitted by stochastic gradient descent.
+
+    Args:
+        num_features: columns of X; taken from the data.
+        lr: step size.
+        bias: whether there is an intercept.
+        init_std: the weights start from N(0, init_std²), the bias from 0.
+        weight_decay: strength of the L2 penalty on the weights.
+    """
+
+    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
+        super().__init__(num_features)
+        require_positive("--model.lr", lr)
+        require_not_negative("--model.init_std", init_std)
+        require_not_negative("--model.weight_decay", weight_decay)
+        self.lr = lr
+        self.weight_decay = weight_decay
+
+    @staticmethod
+    def initial_weight(num_features: int, init_std: float) -> Tensor:
+        """Draw the weights to start from, shape ``(P,)``.
+
+        They depend on ``seed_everything`` alone, so all models start from the same.
+        """
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        return init_std * torch.randn(num_features, generator=generator)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether weight decay or another loss pulls the weights from the optimum."""
+        return self.weight_decay > 0 or self.loss_per_squared_error is None
+
+    @property
+    @abstractmethod
+    def takes_plain_steps(self) -> bool:
+        """Whether a step is ``-lr`` times the gradient, always."""
+
+    def gradients(self) -> dict[str, list[float]]:
+        """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
+        weight, bias = self.parameter_vectors()
+        named = {"weight": weight, "bias": bias}
+        return {
+            name: _plain(parameter.grad).reshape(-1).tolist()
+            for name, parameter in named.items()
+            if parameter is not None and parameter.grad is not None
+        }
+
+    def share_of_rows(self, batch: Batch) -> float:
+        """Rows of the mini-batch per process.
+
+        A sum over this process's rows divided by this number and averaged over the
+        processes, as DDP averages gradients, is the mean over the whole mini-batch,
+        also where processes have unequal numbers of rows.
+        """
+        return batch.num_rows / self.trainer.world_size
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients of the last step: the report shows them."""
 
 
 def _plain(parameter: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linreg_pl.data.base import Batch
-from linreg_pl.models.base import LinearModel
+from linreg_pl.models.base import SGDModel
 
 LOSSES: dict[str, type[nn.Module]] = {"squared": nn.MSELoss, "huber": nn.HuberLoss, "absolute": nn.L1Loss}
 
 
-class Concise(LinearModel):
+class Concise(SGDModel):
     """`nn.Linear`, `nn.MSELoss` and `torch.optim.SGD`.
 
     The loss is the whole squared error, so ``lr`` moves as ``2 * lr`` does in `Scratch`.
@@ -80,6 +80,16 @@ class Concise(LinearModel):
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @property
+    def loss_per_squared_error(self) -> float | None:
+        """One for the squared error."""
+        return 1.0 if isinstance(self.loss, nn.MSELoss) else None
+
+    @property
+    def takes_plain_steps(self) -> bool:
+        """Unless an optimizer or a scheduler was chosen."""
+        return self.optimizer is None and self.lr_scheduler is None
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """The layer's weight of shape ``(1, P)`` and bias of shape ``(1,)``."""

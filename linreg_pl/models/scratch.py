@@ -5,11 +5,11 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.functional.regression import l2_penalty, linreg, squared_loss
-from linreg_pl.models.base import LinearModel
+from linreg_pl.models.base import SGDModel
 from linreg_pl.optim import SGD
 
 
-class Scratch(LinearModel):
+class Scratch(SGDModel):
     """Hand-written parameters, model, loss and SGD step.
 
     The loss is half the squared error, so ``lr`` moves as ``lr / 2`` does in `Concise`,
@@ -59,6 +59,16 @@ class Scratch(LinearModel):
     def configure_optimizers(self) -> SGD:
         """The hand-written SGD."""
         return SGD(self.parameters(), self.lr)
+
+    @property
+    def loss_per_squared_error(self) -> float:
+        """A half."""
+        return 0.5
+
+    @property
+    def takes_plain_steps(self) -> bool:
+        """Always."""
+        return True
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """``w`` of shape ``(P, 1)`` and ``b`` of shape ``(1,)``."""

@@ -1,0 +1,24 @@
+"""The least-squares optimum of the training rows, known from the start of every fit."""
+
+import lightning.pytorch as L
+import torch
+
+from linreg_pl.data.base import DataModule
+from linreg_pl.metrics.least_squares import TriangularFactor
+from linreg_pl.models.base import LinearModel
+
+
+class Optimum(L.Callback):
+    """Gives the model the triangular factor of the training rows before the first step."""
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pass once over the training rows in their own units, each process over its share."""
+        assert isinstance(pl_module, LinearModel)
+        if pl_module.own_units:  # the model makes this very pass itself
+            return
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        metric = TriangularFactor(data.num_features).to(pl_module.device)
+        for batch in data.blocks("train", own_units=True):
+            metric.update(batch.X.to(pl_module.device), batch.y.to(pl_module.device))
+        pl_module.learn_factor(metric.compute().cpu())

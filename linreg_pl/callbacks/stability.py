@@ -1,0 +1,103 @@
+"""Refuses a step size that must diverge, and stops a run that did."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from linreg_pl.data.base import DataModule
+from linreg_pl.errors import InputError
+from linreg_pl.functional.stability import largest_stable_lr
+from linreg_pl.models.base import LinearModel, SGDModel
+
+MAX_BATCHES = 1000  # mini-batches looked at
+MAX_NUMBERS = 2**22  # of their curvatures together, and of their rows
+
+
+class Stability(L.Callback):
+    """Checks ``lr`` before the first step, and the loss and the weights after."""
+
+    def __init__(self) -> None:
+        self.largest_lr = math.inf
+        self._advice = "set a smaller --model.lr"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare ``lr`` with the largest stable one.
+
+        Raises:
+            InputError: it is larger.
+        """
+        if not isinstance(pl_module, SGDModel) or not pl_module.takes_plain_steps:
+            return
+        loss_per_squared_error = pl_module.loss_per_squared_error
+        if loss_per_squared_error is None:
+            return
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        curvature = 2 * loss_per_squared_error * _curvatures(data, pl_module.has_bias)
+        width = len(data.feature_names)
+        curvature[:, range(width), range(width)] += pl_module.weight_decay
+        self.largest_lr, direction = largest_stable_lr(curvature)
+        self._advice = f"set --model.lr {_round_down(self.largest_lr)} or less"
+        worst = int(direction[:width].argmax())
+        if direction[worst] > 0.5 and curvature[:, worst, worst].mean() > 100:
+            self._advice += (
+                f", or --data.standardize true, since column {data.feature_names[worst]!r} outweighs the rest"
+            )
+        if pl_module.lr > self.largest_lr:
+            raise InputError(
+                f"--model.lr {pl_module.lr:g}: diverges on these data with --data.batch_size {data.batch_size}, where"
+                f" {_round_down(self.largest_lr)} is the largest stable one; {self._advice} (--guard false tries it"
+                " all the same)"
+            )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop at a loss that is not finite; over several processes or on a GPU looked at only now and then.
+
+        Raises:
+            InputError: the loss is infinite or not a number.
+        """
+        interval = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+        if not outputs or (
+            (trainer.world_size > 1 or pl_module.device.type != "cpu") and trainer.global_step % interval
+        ):
+            return
+        loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
+        if not math.isfinite(loss):
+            raise self._diverged(trainer, f"the loss of the mini-batch is {loss}")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep weights that are not finite out of the checkpoints.
+
+        Raises:
+            InputError: a weight is infinite or not a number.
+        """
+        assert isinstance(pl_module, LinearModel)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in pl_module.coefficients()):
+            raise self._diverged(trainer, "a weight is not finite")
+
+    def _diverged(self, trainer: L.Trainer, what: str) -> InputError:
+        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made yet"
+        return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {self._advice}")
+
+
+def _curvatures(data: DataModule, has_bias: bool) -> Tensor:
+    """Curvatures ``ZᵀZ/B`` of the first mini-batches, ``Z = [X 1]``, shape ``(k, d, d)``, float64."""
+    columns = data.num_features + has_bias
+    size = min(data.batch_size, data.num_rows("train"))
+    count = max(1, min(MAX_BATCHES, MAX_NUMBERS // columns**2, MAX_NUMBERS // (columns * size)))
+    X = data.first_mini_batches(count).double()
+    Z = torch.cat([X, torch.ones_like(X[..., :1])], dim=-1) if has_bias else X
+    return Z.mT @ Z / Z.shape[1]
+
+
+def _round_down(value: float) -> str:
+    """Three digits, never more than the value."""
+    if not math.isfinite(value) or value <= 0:
+        return str(value)
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.floor(value / unit) * unit:.3g}"

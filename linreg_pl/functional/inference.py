@@ -1,0 +1,190 @@
+"""What a least-squares fit can say about the truth, under independent normal errors.
+
+Standard formulas (Draper and Smith, Applied Regression Analysis, chapters 1 and 5; the
+definitions of R², F, AIC and BIC are those of statsmodels' OLS), computed from the
+triangular factor: ``(XᵀX)⁻¹ = R⁻¹R⁻ᵀ``.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Standard errors and tests of a least-squares solution without penalty.
+
+    Vectors run over all coefficients, the bias first where there is one.
+
+    Args:
+        solution: the optimum; needs more rows than coefficients.
+        level: probability that an interval covers the truth.
+
+    Raises:
+        ValueError: there are no degrees of freedom, or the solution is penalised.
+    """
+
+    solution: Solution
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.dof <= 0:
+            raise ValueError(f"{self.solution.num_rows} rows leave no degrees of freedom")
+        if self.solution.penalty:
+            raise ValueError("standard errors hold without penalty only")
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom of the residuals: rows minus coefficients."""
+        return self.solution.num_rows - len(self.solution.theta)
+
+    @property
+    def residual_sum_of_squares(self) -> float:
+        """``|y - ŷ|²``."""
+        return float(self.solution.factor[-1, -1]) ** 2
+
+    @property
+    def residual_variance(self) -> float:
+        """Unbiased estimate of the noise variance: the noise floor of the mean squared error."""
+        return self.residual_sum_of_squares / self.dof
+
+    @property
+    def residual_std(self) -> float:
+        """Estimate of the noise's standard deviation, in the target's unit."""
+        return math.sqrt(self.residual_variance)
+
+    @cached_property
+    def inverse_factor(self) -> Tensor:
+        """R⁻¹ of the coefficient columns, shape ``(p, p)``."""
+        R = self.solution.factor[:-1, :-1]
+        inverse: Tensor = torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype), upper=True)
+        return inverse
+
+    @cached_property
+    def standard_errors(self) -> Tensor:
+        """Standard error of every coefficient, shape ``(p,)``."""
+        lengths: Tensor = self.inverse_factor.norm(dim=1)
+        return self.residual_std * lengths
+
+    @cached_property
+    def t(self) -> Tensor:
+        """Coefficients in standard errors, shape ``(p,)``."""
+        return self.solution.theta / self.standard_errors
+
+    @cached_property
+    def p(self) -> Tensor:
+        """Two-sided p-values of the coefficients being zero, shape ``(p,)``."""
+        from scipy.special import stdtr
+
+        return torch.from_numpy(2 * stdtr(self.dof, -self.t.abs().numpy()))
+
+    @property
+    def t_quantile(self) -> float:
+        """Half width of an interval of the asked level, in standard errors."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.dof, (1 + self.level) / 2))
+
+    @cached_property
+    def confidence_intervals(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds of the coefficients, shapes ``(p,)``."""
+        half = self.t_quantile * self.standard_errors
+        return self.solution.theta - half, self.solution.theta + half
+
+    @property
+    def total_sum_of_squares(self) -> float:
+        """``|y - ȳ|²``, or ``|y|²`` without bias."""
+        return float(self.solution.factor[int(self.solution.has_bias) :, -1].square().sum())
+
+    @property
+    def explained_sum_of_squares(self) -> float:
+        """``|ŷ - ȳ|²``, or ``|ŷ|²`` without bias; not as a difference, which would lose digits."""
+        return float(self.solution.factor[int(self.solution.has_bias) : -1, -1].square().sum())
+
+    @property
+    def r2(self) -> float:
+        """Share of the total sum of squares that is explained; NaN for a constant target."""
+        total = self.total_sum_of_squares
+        return 1 - self.residual_sum_of_squares / total if total else math.nan
+
+    @property
+    def adjusted_r2(self) -> float:
+        """R² with variances in place of sums of squares."""
+        return 1 - (self.solution.num_rows - int(self.solution.has_bias)) / self.dof * (1 - self.r2)
+
+    @property
+    def f(self) -> float:
+        """F statistic of all weights being zero."""
+        return self.explained_sum_of_squares / len(self.solution.weight) / self.residual_variance
+
+    @property
+    def f_p(self) -> float:
+        """p-value of the F statistic."""
+        from scipy.special import fdtrc
+
+        return float(fdtrc(len(self.solution.weight), self.dof, self.f))
+
+    @property
+    def log_likelihood(self) -> float:
+        """Largest log likelihood under normal errors."""
+        n = self.solution.num_rows
+        return -n / 2 * (math.log(2 * math.pi) + math.log(self.residual_sum_of_squares / n) + 1)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return 2 * len(self.solution.theta) - 2 * self.log_likelihood
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's Bayesian information criterion."""
+        return math.log(self.solution.num_rows) * len(self.solution.theta) - 2 * self.log_likelihood
+
+    def prediction_standard_errors(self, X: Tensor) -> Tensor:
+        """Standard error of a new observation at every row of X.
+
+        Args:
+            X: features in their own units, shape ``(n, P)``.
+
+        Returns:
+            Shape ``(n,)``: noise and uncertainty of the coefficients together.
+        """
+        X = X.double()
+        leverage = (
+            X @ self.inverse_factor[1:] + self.inverse_factor[0] if self.solution.has_bias else X @ self.inverse_factor
+        )
+        return self.residual_std * (1 + leverage.square().sum(dim=1)).sqrt()
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that describe the fit as a whole; those that are not finite are left out."""
+        n = self.solution.num_rows
+        values = {
+            "mse": self.residual_sum_of_squares / n,
+            "residual_std": self.residual_std,
+            "dof": self.dof,
+            "r2": self.r2,
+            "adjusted_r2": self.adjusted_r2,
+            "rank": matrix_rank(self.solution.factor),
+            "condition_number": condition_number(self.solution.factor),
+        }
+        if self.residual_sum_of_squares > 0 and self.total_sum_of_squares > 0:
+            values |= {"f": self.f, "f_p": self.f_p, "aic": self.aic, "bic": self.bic}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def infer(solution: Solution | None, level: float = 0.95) -> Inference | None:
+    """Inference for a solution, or None where there is nothing to infer from."""
+    if solution is None or solution.penalty or solution.num_rows <= len(solution.theta):
+        return None
+    return Inference(solution, level)
+
+
+def noise_floor(solution: Solution | None) -> float | None:
+    """Estimate of the noise variance, in the target's unit squared; None where it cannot be estimated."""
+    inference = infer(solution)
+    return None if inference is None else inference.residual_variance

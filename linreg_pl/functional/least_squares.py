@@ -1,0 +1,168 @@
+"""Least squares by streaming Householder QR, never by normal equations.
+
+The triangular factor R of ``A = [1 X y]`` holds all that least squares needs of a table:
+``|A v| = |R v|`` for every vector v. It is found block by block, since the factor of two
+stacked blocks is the factor of their stacked factors (Golub and Van Loan, Matrix
+Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and is as accurate as
+Householder QR of the whole table (Higham, Accuracy and Stability of Numerical
+Algorithms, theorem 20.3). It can be merged in any order, over batches and processes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # times the number of columns
+
+
+class RankDeficientError(ValueError):
+    """The columns are linearly dependent, so the optimum is not unique.
+
+    Attributes:
+        columns: indices of the columns involved; the first column of ones has index -1.
+    """
+
+    def __init__(self, columns: list[int]) -> None:
+        super().__init__(f"columns {columns} are linearly dependent")
+        self.columns = columns
+
+
+def triangular_factor(X: Tensor, y: Tensor) -> Tensor:
+    """Triangular factor of ``[1 X y]``.
+
+    Args:
+        X: features, shape ``(n, P)``, of any floating dtype.
+        y: target, shape ``(n, 1)``.
+
+    Returns:
+        Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
+    """
+    A = torch.empty(len(X), X.shape[1] + 2, dtype=torch.float64, device=X.device)
+    A[:, 0], A[:, 1:-1], A[:, -1:] = 1, X, y
+    return triangularize(A)
+
+
+def triangularize(A: Tensor) -> Tensor:
+    """Triangular factor of any matrix ``(n, k)``, padded with zeros to ``(k, k)``."""
+    R = torch.linalg.qr(A, mode="r").R
+    rows, columns = R.shape
+    return R if rows == columns else torch.cat([R, R.new_zeros(columns - rows, columns)])
+
+
+def merge(factors: Tensor) -> Tensor:
+    """Factor of several tables together, ``(k, P + 2, P + 2)`` to ``(P + 2, P + 2)``."""
+    return triangularize(factors.flatten(end_dim=1))
+
+
+class Solution(NamedTuple):
+    """The least-squares optimum of a table.
+
+    Attributes:
+        weight: shape ``(P,)``, float64.
+        bias: shape ``()``; zero where there is none.
+        factor: triangular factor of ``[1 X y]``, or of ``[X y]`` where there is no bias,
+            before any penalty; shape ``(p + 1, p + 1)`` for ``p`` coefficients.
+        num_rows: rows of the table.
+        has_bias: whether the first column of the factor is the column of ones.
+        penalty: ridge penalty; inference holds for zero only.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    factor: Tensor
+    num_rows: int
+    has_bias: bool
+    penalty: float
+
+    @property
+    def theta(self) -> Tensor:
+        """All coefficients in the order of the factor's columns: the bias first, if any."""
+        return torch.cat([self.bias.reshape(1), self.weight]) if self.has_bias else self.weight
+
+
+def num_rows(R: Tensor) -> int:
+    """Rows of the table behind a factor of ``[1 X y]``: the squared length of the column of ones."""
+    return round(R[0, 0].item() ** 2)
+
+
+def solve(R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None = None) -> Solution:
+    """Coefficients that minimise ``|y - Xw - b|² + ridge |scale * w|²``.
+
+    Args:
+        R: triangular factor of ``[1 X y]``, shape ``(P + 2, P + 2)``.
+        bias: whether there is an intercept; it is never penalised.
+        ridge: strength of the penalty.
+        scale: units of the penalty, shape ``(P,)``: the standard deviations of the columns
+            make it the penalty for standardised columns. Ones by default.
+
+    Raises:
+        RankDeficientError: the columns are linearly dependent and there is no penalty.
+    """
+    count = num_rows(R)
+    factor = R if bias else triangularize(R[:, 1:])
+    penalised = factor
+    if ridge:
+        units = torch.ones(R.shape[0] - 2, dtype=R.dtype) if scale is None else scale
+        rows = torch.diag(torch.cat([units.new_zeros(int(bias)), ridge**0.5 * units, units.new_zeros(1)]))
+        penalised = triangularize(torch.cat([factor, rows]))
+    dependent = dependent_columns(penalised)
+    if dependent:
+        raise RankDeficientError([column - int(bias) for column in dependent])
+    theta = torch.linalg.solve_triangular(penalised[:-1, :-1], penalised[:-1, -1:], upper=True).squeeze(1)
+    weight = theta[1:] if bias else theta
+    return Solution(weight, theta[0] if bias else theta.new_zeros(()), factor, count, bias, ridge)
+
+
+def unique_solution(R: Tensor, bias: bool) -> Solution | None:
+    """The optimum of a factor of ``[1 X y]``; None where the rows do not determine one."""
+    if num_rows(R) < len(R) - 2 + int(bias):
+        return None
+    try:
+        return solve(R, bias)
+    except RankDeficientError:
+        return None
+
+
+def _equilibrated(factor: Tensor) -> Tensor:
+    """The factor's coefficient columns, each scaled to length 1, which no unit of measure can change."""
+    columns = factor[:-1, :-1]
+    norms = columns.norm(dim=0)
+    return columns / torch.where(norms > 0, norms, 1.0)
+
+
+def dependent_columns(factor: Tensor) -> list[int]:
+    """Indices of the columns that take part in a linear dependence; empty at full rank."""
+    columns = _equilibrated(factor)
+    _, singular, V = torch.linalg.svd(columns)
+    null = V[singular <= RANK_TOLERANCE * len(singular) * singular.max()]
+    return torch.nonzero((null.abs() > 1e-6).any(dim=0)).flatten().tolist()
+
+
+def matrix_rank(factor: Tensor) -> int:
+    """Rank of the coefficient columns, judged after scaling each to length 1."""
+    singular = torch.linalg.svdvals(_equilibrated(factor))
+    return int((singular > RANK_TOLERANCE * len(singular) * singular.max()).sum())
+
+
+def condition_number(factor: Tensor) -> float:
+    """Ratio of the largest to the smallest singular value of the coefficient columns, in their own units."""
+    singular = torch.linalg.svdvals(factor[:-1, :-1])
+    return float(singular[0] / singular[-1])
+
+
+def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:
+    """``|y - Xw - b|²`` for any coefficients, without the table.
+
+    Args:
+        R: triangular factor of ``[1 X y]``.
+        weight: shape ``(P,)``.
+        bias: shape ``()``.
+    """
+    v = torch.cat([bias.reshape(1), weight, -bias.new_ones(1)])
+    return float((R @ v).square().sum())
+
+
+def total_sum_of_squares(R: Tensor, centred: bool = True) -> float:
+    """``|y - ȳ|²``, or ``|y|²`` where not centred, from a factor of ``[1 X y]``."""
+    return float(R[int(centred) :, -1].square().sum())

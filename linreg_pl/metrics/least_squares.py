@@ -1,0 +1,42 @@
+"""The triangular factor of a table, over any number of batches and processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from linreg_pl.functional import least_squares
+from linreg_pl.metrics.merged import MergedMetric
+
+
+class TriangularFactor(MergedMetric):
+    """Triangular factor of ``[1 X y]``; all of least squares follows from it.
+
+    Args:
+        num_features: columns of X.
+        kwargs: passed on to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = TriangularFactor(num_features=1)
+        >>> metric.update(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0], [5.0]]))
+        >>> solution = least_squares.solve(metric.compute())
+        >>> round(solution.weight.item(), 12), round(solution.bias.item(), 12)
+        (2.0, 1.0)
+    """
+
+    def __init__(self, num_features: int, **kwargs: Any) -> None:
+        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), **kwargs)
+
+    @staticmethod
+    def merge(summaries: Tensor) -> Tensor:
+        """See `linreg_pl.functional.least_squares.merge`."""
+        return least_squares.merge(summaries)
+
+    def update(self, X: Tensor, y: Tensor) -> None:
+        """Add features ``(n, P)`` and targets ``(n, 1)``."""
+        if len(y):
+            self.absorb(least_squares.triangular_factor(X, y))
+
+    def compute(self) -> Tensor:
+        """Return the factor, float64, shape ``(P + 2, P + 2)``."""
+        return self.summary

@@ -1,0 +1,96 @@
+"""The least-squares optimum in one pass over the data."""
+
+import torch
+from torch import Tensor, nn
+
+from linreg_pl.data.base import Batch
+from linreg_pl.errors import InputError, require_not_negative
+from linreg_pl.functional.least_squares import RankDeficientError, num_rows, solve
+from linreg_pl.functional.regression import linreg
+from linreg_pl.metrics.least_squares import TriangularFactor
+from linreg_pl.models.base import LinearModel
+from linreg_pl.optim import SGD
+
+
+class Exact(LinearModel):
+    """Linear regression by streaming Householder QR in float64; no lr, no SGD, one epoch.
+
+    Args:
+        num_features: columns of X; taken from the data.
+        bias: whether there is an intercept.
+        ridge: minimise ``|y - Xw - b|² + ridge |w|²`` instead, with the weights of the
+            standardised columns in the penalty where the data are standardised. It is the
+            number of training rows times the ``weight_decay`` of `Scratch`.
+    """
+
+    own_units = True
+
+    def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
+        super().__init__(num_features)
+        require_not_negative("--model.ridge", ridge)
+        self.automatic_optimization = False
+        self.ridge = ridge
+        self.triangular_factor = TriangularFactor(num_features)
+        self.w = nn.Parameter(torch.zeros(num_features, 1, dtype=torch.float64))
+        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64)) if bias else 0.0
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from features ``(n, P)`` in their own units."""
+        return linreg(X.double(), self.w, self.b)
+
+    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Squared error, summed over the rows."""
+        return (y_hat - y).square().sum()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a block of rows; after the last one, solve."""
+        self.triangular_factor.update(batch.X, batch.y)
+        if self.trainer.is_last_batch:
+            self.learn_factor(self.triangular_factor.compute().cpu())
+            self._solve()
+            self.optimizers().step()  # type: ignore[union-attr]
+            self.trainer.should_stop = True
+
+    @torch.no_grad()
+    def _solve(self) -> None:
+        assert self.factor is not None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        count, wanted = num_rows(self.factor), len(self.w) + self.has_bias
+        if count < wanted and not self.ridge:
+            raise InputError(
+                f"{count} training rows cannot determine {wanted} coefficients: use more rows, fewer columns in"
+                " --data.features, or --model.ridge above 0"
+            )
+        try:
+            solution = solve(self.factor, self.has_bias, self.ridge, data.scale)
+        except RankDeficientError as error:
+            names = ["bias" if index < 0 else data.feature_names[index] for index in error.columns]
+            raise InputError(
+                f"the columns {', '.join(map(repr, names))} depend on each other linearly, so the coefficients are"
+                " not unique: leave one out of --data.features, or set --model.ridge above 0"
+            ) from error
+        self.w.copy_(solution.weight.reshape(-1, 1))
+        if isinstance(self.b, Tensor):
+            self.b.copy_(solution.bias)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the ridge penalty pulls the weights from the optimum."""
+        return self.ridge > 0
+
+    @property
+    def loss_per_squared_error(self) -> float:
+        """One."""
+        return 1.0
+
+    def configure_optimizers(self) -> SGD:
+        """Nothing to descend: the optimizer's only step, without gradients, counts the pass as one step."""
+        return SGD(self.parameters(), lr=1.0)
+
+    def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
+        """``w`` of shape ``(P, 1)`` and ``b`` of shape ``(1,)``."""
+        return self.w, self.b if isinstance(self.b, Tensor) else None
+
+    def describe(self) -> str:
+        """The method and its size."""
+        return f"least squares by Householder QR of [1 X y], {self.w.shape[0]} features"

@@ -1,0 +1,140 @@
+"""Runs the command line: in this process (0.3 s), or as a user's shell does (5 s)."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import linreg_pl.cli  # noqa: F401  # so that every logger of Lightning exists before the first run
+from linreg_pl.__main__ import main
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = REPOSITORY / "configs"
+SCRATCH = CONFIGS / "scratch.yaml"
+CONCISE = CONFIGS / "concise.yaml"
+TABLE = CONFIGS / "table.yaml"
+DDP = CONFIGS / "trainer" / "ddp_cpu.yaml"
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python shows users none
+
+
+class Outcome(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+    cwd: Path  # where it ran
+
+    @property
+    def run(self) -> Path:
+        """Folder of the only run there is."""
+        (folder,) = self.cwd.glob("runs/*/version_*")
+        return folder
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The only run's report."""
+        return json.loads((self.run / "report.json").read_text(encoding="utf-8"))
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Estimates by name."""
+        return {row["name"]: row["estimate"] for row in self.report["coefficients"]}
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The only run's last checkpoint."""
+        return torch.load(self.run / "checkpoints/last.ckpt", weights_only=True)
+
+    def succeeded(self) -> "Outcome":
+        """Return itself, if the command ended well and said nothing on stderr."""
+        assert (self.status, self.stderr) == (0, ""), self.stdout
+        return self
+
+
+def in_process(cwd: Path, *arguments: Any) -> Outcome:
+    """Run ``train.py ARGUMENTS`` in a folder, in this process; warnings raise, as in every test."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        no_trace_left(),
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        lightning_logs_to(stderr),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            if isinstance(end.code, str):  # as the interpreter does
+                print(end.code, file=sys.stderr)
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Outcome(status, stdout.getvalue(), stderr.getvalue(), cwd)
+
+
+def in_subprocess(cwd: Path, *arguments: Any, launcher: tuple[str, ...] = ()) -> Outcome:
+    """Run ``python LAUNCHER train.py ARGUMENTS`` in a folder."""
+    command = [sys.executable, *launcher, str(REPOSITORY / "train.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return Outcome(done.returncode, done.stdout, done.stderr, cwd)
+
+
+@contextlib.contextmanager
+def no_trace_left() -> Iterator[None]:
+    """Put back what a run changes for the whole process."""
+    environment, dtype = dict(os.environ), torch.get_default_dtype()
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    filters = {logger: logger.filters[:] for logger in lightning_loggers()}
+    try:
+        with warnings.catch_warnings():
+            for unseen in HIDDEN:
+                warnings.simplefilter("ignore", unseen)
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_detect_anomaly(False)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
+        for logger, kept in filters.items():
+            logger.filters[:] = kept
+
+
+@contextlib.contextmanager
+def lightning_logs_to(stream: io.StringIO) -> Iterator[None]:
+    """Send Lightning's log to a stream, and only there: its own handlers keep the stderr of its first import."""
+    handler = logging.StreamHandler(stream)
+    root = logging.getLogger("lightning")
+    kept = {logger: (logger.handlers, logger.propagate) for logger in lightning_loggers()}
+    for logger in kept:
+        logger.handlers, logger.propagate = [], True
+    root.handlers, root.propagate = [handler], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in kept.items():
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+def lightning_loggers() -> list[logging.Logger]:
+    """Every logger of Lightning."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "lightning"]
+    return [logging.getLogger(name) for name in names]

@@ -1,0 +1,22 @@
+import math
+
+import pytest
+
+from linreg_pl.errors import InputError, require_not_negative, require_positive
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
+def test_not_positive_is_refused(value):
+    with pytest.raises(InputError, match=rf"^--model.lr {value}: must be a positive number$"):
+        require_positive("--model.lr", value)
+
+
+@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, -math.inf])
+def test_negative_is_refused(value):
+    with pytest.raises(InputError, match=rf"^--model.init_std {value}: must be zero or a positive number$"):
+        require_not_negative("--model.init_std", value)
+
+
+def test_good_values_pass():
+    require_positive("--model.lr", 1e-300)
+    require_not_negative("--model.init_std", 0)
