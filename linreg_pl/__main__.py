@@ -21,7 +21,11 @@ def main() -> None:
     except InputError as error:
         if os.environ.get("LINREG_DEBUG") == "1":
             raise
-        sys.exit(f"error: {error}")
+        # All processes of a run see the same input, and one voice is enough.
+        sys.exit(f"error: {error}" if os.environ.get("LOCAL_RANK", "0") == "0" else 1)
+    except BrokenPipeError:  # nobody reads on, as under `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def show_report(arguments: list[str]) -> None:

@@ -116,9 +116,9 @@ def _number(row: dict[str, Any], key: str, format_spec: str = ".6g") -> str:
 def _verdict(report: Report) -> str:
     """Say in words whether what SGD left undone matters."""
     rows = [row for row in report["coefficients"] if row.get("standard_error") and row.get("distance") is not None]
-    if report["model"] == "exact" or not rows:
-        return ""
     errors = {row["name"]: abs(row["distance"]) / row["standard_error"] for row in rows}
+    if report["model"] == "exact" or not errors or not math.isfinite(sum(errors.values())):
+        return ""
     worst = max(errors, key=lambda name: errors[name])
     size = errors[worst]
     if size < 0.5:

@@ -97,7 +97,7 @@ class DataModule(L.LightningDataModule, ABC):
         part: Part = {"fit": "train", "validate": "val"}.get(stage, stage)  # type: ignore[assignment]
         if self.num_rows(part) == 0:
             raise InputError(f"there are no {part} rows: {self.how_to_get_rows(part)}")
-        if stage == "fit" and self.standardize:
+        if stage == "fit" and self.standardize and not self.model_wants_own_units:
             self.mean, self.scale = column_moments(self.own_units("train")[0])
             for name, scale in zip(self.feature_names, self.scale.tolist(), strict=True):
                 if scale == 0:

@@ -1,17 +1,32 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
-from linreg_pl.data.base import DataModule, Part
-from linreg_pl.data.reading import looks_numeric, numeric_column, read_table, require_columns
+from linreg_pl.data.base import Batch, DataModule, Part, unchanged
+from linreg_pl.data.reading import numbers, numeric_names, open_table, require_columns
 from linreg_pl.data.sampling import seeded_generator
 from linreg_pl.errors import InputError
+
+
+class _Stream(IterableDataset[Batch]):
+    """One process's share of a part, read from the file block by block."""
+
+    def __init__(self, table: "Table", part: Part, rank: int, world_size: int) -> None:
+        self.table, self.part, self.rank, self.world_size = table, part, rank, world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = 0
+        for X, y in self.table.pieces(self.part):
+            share = slice(self.rank, len(y), self.world_size)
+            rows = slice(start + self.rank, start + len(y), self.world_size)
+            yield Batch(X[share], y[share], len(y), rows)
+            start += len(y)
 
 
 class Table(DataModule):
@@ -50,13 +65,12 @@ class Table(DataModule):
         self.path = Path(path)
         self.fractions = {"val": val_fraction, "test": test_fraction}
         self.target_name = target
-        self._table = read_table(self.path)
-        present = self._table.column_names
+        self._parts: dict[Part, tuple[Tensor, Tensor]] = {}
+        self.source = open_table(self.path)
         if features is None:
-            numeric = [name for name in present if looks_numeric(self._table.column(name))]
-            self.feature_names = [name for name in numeric if name != target]
+            self.feature_names = [name for name in numeric_names(self.source) if name != target]
         else:
-            require_columns("--data.features", features, self.path, present)
+            require_columns("--data.features", features, self.source)
             self.feature_names = list(features)
         if not self.feature_names:
             raise InputError(f"{self.path}: has no numeric column besides the target {target!r} (--data.features)")
@@ -66,39 +80,57 @@ class Table(DataModule):
     @property
     def left_out(self) -> list[str]:
         """Columns that are neither features nor target."""
-        return [name for name in self._table.column_names if name not in (*self.feature_names, self.target_name)]
+        return [name for name in self.source.schema.names if name not in (*self.feature_names, self.target_name)]
 
-    @cached_property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """All rows: X ``(N, P)`` and y ``(N, 1)``, float64, or float32 where the file has nothing wider."""
-        X = [numeric_column(self._table, name, self.path) for name in self.feature_names]
-        return torch.from_numpy(np.stack(X, axis=1)), self._target()
+    def pieces(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read a part from the file in order: X ``(n, P)`` and y ``(n, 1)``; predict takes all rows."""
+        members = None if self.num_rows(part) == self.source.num_rows else self._membership[part]
+        start = 0
+        for X, y in self._all_pieces():
+            stop = start + len(y)
+            if members is None:
+                yield X, y
+            else:
+                low, high = torch.searchsorted(members, torch.tensor([start, stop])).tolist()
+                yield X[members[low:high] - start], y[members[low:high] - start]
+            start = stop
 
-    def _target(self) -> Tensor:
-        if self.trainer is not None and self.trainer.predicting:
-            return torch.full((self._table.num_rows, 1), torch.nan)  # new rows need no target
-        require_columns("--data.target", [self.target_name], self.path, self._table.column_names)
-        return torch.from_numpy(numeric_column(self._table, self.target_name, self.path).copy()).reshape(-1, 1)
+    def _all_pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.trainer is not None and self.trainer.predicting:  # new rows need no target
+            for X in numbers(self.source, self.feature_names):
+                yield X, torch.full((len(X), 1), torch.nan)
+        else:
+            require_columns("--data.target", [self.target_name], self.source)
+            for columns in numbers(self.source, [*self.feature_names, self.target_name]):
+                yield columns[:, :-1], columns[:, -1:]
+
+    def num_rows(self, part: Part) -> int:
+        """Return the number of rows of a part."""
+        count = self.source.num_rows
+        held_out = {name: round(fraction * count) for name, fraction in self.fractions.items()}
+        return {"predict": count, "train": count - sum(held_out.values()), **held_out}[part]
 
     @cached_property
     def _membership(self) -> dict[Part, Tensor]:
         """Row numbers of every part, ascending."""
-        count = self._table.num_rows
-        order = torch.randperm(count, generator=seeded_generator(self.seed, "split"))
-        num_val, num_test = (round(fraction * count) for fraction in self.fractions.values())
-        val, test, train = order.split([num_val, num_test, count - num_val - num_test])
+        order = torch.randperm(self.source.num_rows, generator=seeded_generator(self.seed, "split"))
+        val, test, train = order.split([self.num_rows(part) for part in ("val", "test", "train")])
         return {"train": train.sort().values, "val": val.sort().values, "test": test.sort().values}
 
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
         """Rows of a part in the order of the file; predict uses them all."""
-        X, y = self._columns
-        if self.num_rows(part) == len(y):
-            return X, y
-        return X[self._membership[part]], y[self._membership[part]]
+        if part not in self._parts:
+            X, y = zip(*self.pieces(part), strict=True)
+            self._parts[part] = torch.cat(X).contiguous(), torch.cat(y).contiguous()
+        return self._parts[part]
 
-    def num_rows(self, part: Part) -> int:
-        """Return the number of rows of a part."""
-        return self._table.num_rows if part == "predict" else len(self._membership[part])
+    def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
+        """Load a part in order; in its own units straight from the file, without keeping it in memory."""
+        own_units = self.model_wants_own_units if own_units is None else own_units
+        if not own_units or part in self._parts:
+            return super().blocks(part, own_units)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(_Stream(self, part, rank, world_size), batch_size=None, collate_fn=unchanged)
 
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""

@@ -38,7 +38,7 @@ def triangular_factor(X: Tensor, y: Tensor) -> Tensor:
     Returns:
         Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
     """
-    A = torch.empty(len(X), X.shape[1] + 2, dtype=torch.float64, device=X.device)
+    A = torch.empty(X.shape[1] + 2, len(X), dtype=torch.float64, device=X.device).mT  # by columns, as LAPACK wants it
     A[:, 0], A[:, 1:-1], A[:, -1:] = 1, X, y
     return triangularize(A)
 
@@ -149,6 +149,12 @@ def condition_number(factor: Tensor) -> float:
     """Ratio of the largest to the smallest singular value of the coefficient columns, in their own units."""
     singular = torch.linalg.svdvals(factor[:-1, :-1])
     return float(singular[0] / singular[-1])
+
+
+def column_std(R: Tensor) -> Tensor:
+    """Population standard deviations of the columns of X, shape ``(P,)``, from a factor of ``[1 X y]``."""
+    deviations: Tensor = R[1:, 1:-1].norm(dim=0)
+    return deviations / abs(R[0, 0])
 
 
 def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.errors import InputError, require_not_negative
-from linreg_pl.functional.least_squares import RankDeficientError, num_rows, solve
+from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
 from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
 from linreg_pl.models.base import LinearModel
@@ -62,7 +62,9 @@ class Exact(LinearModel):
                 " --data.features, or --model.ridge above 0"
             )
         try:
-            solution = solve(self.factor, self.has_bias, self.ridge, data.scale)
+            solution = solve(
+                self.factor, self.has_bias, self.ridge, column_std(self.factor) if data.standardize else None
+            )
         except RankDeficientError as error:
             names = ["bias" if index < 0 else data.feature_names[index] for index in error.columns]
             raise InputError(
