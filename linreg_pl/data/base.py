@@ -71,6 +71,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
         super().__init__()
+        self.save_hyperparameters()
         require_positive("--data.batch_size", batch_size)
         self.batch_size = batch_size
         self.seed = seed
