@@ -7,12 +7,28 @@ from pathlib import Path
 from linreg_pl import report
 from linreg_pl.errors import InputError
 
+HELP = """\
+Linear regression as a PyTorch Lightning project.
+
+  fit       python train.py fit --config configs/scratch.yaml
+            configs: scratch, concise (SGD), exact (the optimum in one pass), table (your own data)
+            python train.py fit --config configs/table.yaml --data.path houses.csv --data.target price
+  validate  python train.py validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+  test      as validate, on the test rows
+  predict   as validate, writes RUN/predictions.parquet
+  report    python train.py report RUN
+
+RUN is the folder that fit names at its end, runs/NAME/version_N. All flags: python train.py fit --help
+"""
+
 
 def main() -> None:
     """Run the command in ``sys.argv``."""
     arguments = sys.argv[1:]
     try:
-        if arguments[:1] == ["report"]:
+        if arguments in ([], ["-h"], ["--help"]):
+            print(HELP, end="")
+        elif arguments[:1] == ["report"]:
             show_report(arguments[1:])
         else:
             from linreg_pl.cli import run

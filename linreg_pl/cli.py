@@ -43,6 +43,7 @@ NOISY_WARNINGS = (
     ".*LeafSpec.*",
     ".*recommended to use `self.log\\('(train|val|test)/.*sync_dist=True",  # they are over all processes already
     "Using ModelCheckpoint with manual optimization.*",  # the state after the step is the one to keep
+    "Be aware that when using `ckpt_path`.*",  # only `fit` needs the callbacks of the fit
     "Total length of `list` across ranks is zero",  # there need be no validation rows
     "The dirpath has changed from .*",  # a resumed run has a folder of its own
 )
