@@ -3,6 +3,8 @@
 Data, models and callbacks meet only here.
 """
 
+import importlib
+import inspect
 import logging
 import re
 import sys
@@ -15,10 +17,10 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from linreg_pl.callbacks import Curves, EpochLoss, Optimum, Predictions, RunReport, Stability
+from linreg_pl.callbacks import Checkpoint, Curves, EpochLoss, Optimum, Predictions, RunReport, Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
@@ -47,6 +49,19 @@ NOISY_WARNINGS = (
     "Total length of `list` across ranks is zero",  # there need be no validation rows
     "The dirpath has changed from .*",  # a resumed run has a folder of its own
 )
+TRAINER_DEFAULTS = {
+    "max_epochs": 3,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+REFUSED_FLAGS = {
+    "use_distributed_sampler": "would repeat rows to fill up; the data share out their rows themselves, each once",
+    "barebones": "would leave no report; use --trainer.logger false, which writes no files",
+    "strategy": "a linear model is too small to be split over devices; use ddp, which splits the rows",
+}
 
 
 class Parser(LightningArgumentParser):
@@ -81,7 +96,7 @@ class CLI(LightningCLI):
         )
         parser.add_argument("--guard", type=bool, default=True, help="refuse an lr that must diverge, stop at NaN")
         parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
-        parser.add_class_arguments(ModelCheckpoint, "checkpoint")
+        parser.add_class_arguments(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "{epoch}-{step}",
@@ -119,40 +134,19 @@ class CLI(LightningCLI):
             )
 
     def _check_flags(self) -> None:
+        """Refuse Trainer flags that cannot work, here or with the chosen model."""
         trainer, model = self.settings.trainer, self.settings.model
-        kind = model.class_path.rsplit(".", 1)[-1]
-        by_hand = kind != "Concise"
-        strategy = str(trainer.strategy)
-        refusals = {
-            "use_distributed_sampler": (
-                trainer.use_distributed_sampler,
-                "would repeat rows to fill up; the data share out their rows themselves, each once",
-            ),
-            "barebones": (
-                trainer.barebones,
-                "would leave no report; use --trainer.logger false, which writes no files",
-            ),
-            "strategy": (
-                isinstance(trainer.strategy, str) and not strategy.startswith(("auto", "ddp", "single")),
-                "a linear model is too small to be split over devices; use ddp, which splits the rows",
-            ),
-            "precision": (
-                kind == "Exact" and trainer.precision not in (None, "32", 32, "32-true", "64", 64, "64-true"),
-                "Exact computes in float64; leave the flag out",
-            ),
-            "gradient_clip_val": (
-                by_hand and trainer.gradient_clip_val is not None,
-                f"{kind} takes its steps by hand; use --model Concise, which clips",
-            ),
-            "accumulate_grad_batches": (
-                by_hand and trainer.accumulate_grad_batches != 1,
-                f"{kind} takes its steps by hand; a --data.batch_size as many times as large is the same step",
-            ),
-        }
-        for flag, (refused, reason) in refusals.items():
-            if refused:
+        module, name = model.class_path.rsplit(".", 1)
+        kind: type[LinearModel] = getattr(importlib.import_module(module), name)
+        strategy = trainer.strategy
+        refused = {**kind.refused_flags, **REFUSED_FLAGS}
+        if isinstance(strategy, str) and strategy.startswith(("auto", "ddp", "single")):
+            del refused["strategy"]
+        for flag, reason in refused.items():
+            default = inspect.signature(Trainer).parameters[flag].default
+            if trainer[flag] != TRAINER_DEFAULTS.get(flag, default):
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
-        if kind != "Exact" and self.settings.data.init_args.get("standardize") and not model.init_args.bias:
+        if not kind.own_units and self.settings.data.init_args.get("standardize") and not model.init_args.bias:
             raise InputError(
                 "--model.bias false with --data.standardize true: standardising centres the columns, which is an"
                 " intercept in disguise; set --data.standardize false"
@@ -187,6 +181,7 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Check what can be checked only now, and say what was left out."""
         self._check_checkpoint()
+        self.model.chunk_divisor = self.settings.checkpoint.every_n_train_steps or 0
         if isinstance(self.datamodule, Table):
             self.settings.data.init_args.features = self.datamodule.feature_names  # for config.yaml: as resolved
             if self.subcommand == "fit" and self.datamodule.left_out and self.trainer.is_global_zero:
@@ -251,14 +246,7 @@ def run() -> None:
             parser_class=Parser,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            trainer_defaults={
-                "max_epochs": 3,
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "log_every_n_steps": 10,
-            },
+            trainer_defaults=dict(TRAINER_DEFAULTS),
         )
     except ValueError as error:
         if isinstance(error.__cause__, InputError):  # the parser wraps what a constructor raises

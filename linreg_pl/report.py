@@ -127,7 +127,8 @@ def _verdict(report: Report) -> str:
         meaning = "less than what the data leave open anyway"
     else:
         meaning = "train longer, or with a smaller lr, to come closer to the optimum"
-    return f"SGD error is {size:.2g} standard errors (of {printable(worst)}, the largest): {meaning}"
+    shown = f"{size:.2g}" if size < 10 else f"{size:.0f}"
+    return f"SGD error is {shown} standard errors (of {printable(worst)}, the largest): {meaning}"
 
 
 def _optimum(report: Report) -> str:

@@ -1,5 +1,6 @@
 """Callbacks: what a run tells, and when."""
 
+from linreg_pl.callbacks.checkpoint import Checkpoint
 from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.epochs import EpochLoss
 from linreg_pl.callbacks.optimum import Optimum
@@ -7,4 +8,4 @@ from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.report import RunReport
 from linreg_pl.callbacks.stability import Stability
 
-__all__ = ["Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability"]
+__all__ = ["Checkpoint", "Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability"]

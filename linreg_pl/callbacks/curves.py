@@ -30,7 +30,7 @@ class Curves(L.Callback):
     ) -> None:
         """Write, if it is time to."""
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step == self._last_step or not interval or step % interval or not outputs:
+        if not interval or step // interval == self._last_step // interval or not outputs:
             return
         self._last_step = step
         assert isinstance(pl_module, LinearModel)

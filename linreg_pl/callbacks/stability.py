@@ -61,9 +61,8 @@ class Stability(L.Callback):
             InputError: the loss is infinite or not a number.
         """
         interval = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
-        if not outputs or (
-            (trainer.world_size > 1 or pl_module.device.type != "cpu") and trainer.global_step % interval
-        ):
+        costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
+        if not outputs or (costly and trainer.global_step % interval and "losses" not in outputs):
             return
         loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
         if not math.isfinite(loss):

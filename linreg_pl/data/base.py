@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from linreg_pl.data.sampling import MiniBatches, Share, permutation, start_of_epoch_zero
+from linreg_pl.data.sampling import Chunk, Chunks, MiniBatches, Share, permutation, start_of_epoch_zero
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.functional.standardize import column_moments, standardize, to_own_units
 
@@ -164,10 +164,12 @@ class DataModule(L.LightningDataModule, ABC):
             self.mean = torch.tensor(state_dict["mean"], dtype=torch.float64)
             self.scale = torch.tensor(state_dict["scale"], dtype=torch.float64)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Mini-batches in an order that depends on (seed, epoch) alone; blocks in order for a model of own units."""
         if self.model_wants_own_units:
             return self.blocks("train")
+        if self.trainer is not None and self.trainer.lightning_module.in_chunks:
+            return self._chunks()
         return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -211,6 +213,22 @@ class DataModule(L.LightningDataModule, ABC):
             collate_fn=unchanged,
             generator=torch.Generator(),  # leaves the global generator alone
         )
+
+    def _chunks(self) -> DataLoader[Chunk]:
+        assert self.trainer is not None
+        trainer = self.trainer
+
+        def position() -> tuple[int, int]:  # in mini-batches; the Trainer counts chunks
+            epoch = trainer.current_epoch
+            return epoch, max(0, trainer.global_step - epoch * len(batches))
+
+        batches = MiniBatches(
+            self.num_rows("train"), self.batch_size, trainer.global_rank, trainer.world_size, self.seed, position
+        )
+        # Long enough to make the Trainer's cost per chunk small, short enough for memory and for curves.
+        steps = min(-(-len(batches) // 32), max(1, 2**24 // (self.batch_size * (self.num_features + 2))))
+        divisor: int = trainer.lightning_module.chunk_divisor  # type: ignore[assignment]
+        return DataLoader(Chunks(batches, steps, divisor), batch_size=None, collate_fn=unchanged)
 
     def _position(self) -> tuple[int, int]:
         """Epoch and mini-batches done in it, by the Trainer's own count; also right after a resume."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import IterableDataset, SequentialSampler
 
 
 class Share(NamedTuple):
@@ -20,6 +20,14 @@ class Share(NamedTuple):
 
     rows: Tensor | slice
     num_rows: int  # of the whole mini-batch, over all processes
+
+
+class Chunk(NamedTuple):
+    """This process's rows of many consecutive mini-batches."""
+
+    order: Tensor  # int64, shape (n,): mini-batch after mini-batch
+    batch_size: int  # of this process's rows in a mini-batch; the last may have fewer
+    counts: Tensor  # int64, shape (K,): rows of each mini-batch over all processes
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
@@ -87,3 +95,37 @@ class MiniBatches(SequentialSampler):
             stop = min(start + self.batch_size, self.num_rows)
             mine = slice(start + self.rank, stop, self.world_size)
             yield Share(mine if order is None else order[mine], stop - start)
+
+
+class Chunks(IterableDataset[Chunk]):
+    """The share of this process in an epoch's mini-batches, many mini-batches at a time.
+
+    Args:
+        batches: the mini-batches; its ``position`` counts mini-batches here too.
+        steps: mini-batches in a chunk.
+        divisor: a chunk also ends where the number of steps since the start of training is a
+            multiple of this, if not 0.
+    """
+
+    def __init__(self, batches: MiniBatches, steps: int, divisor: int = 0) -> None:
+        self.batches = batches
+        self.steps = steps
+        self.divisor = divisor
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield the chunks from the current position to the end of the epoch."""
+        b = self.batches
+        epoch, done = b.position()
+        order = torch.arange(b.num_rows) if b.seed is None else permutation(b.num_rows, b.seed, epoch)
+        size = len(range(b.rank, b.batch_size, b.world_size))
+        while done < len(b):
+            steps = min(self.steps, len(b) - done)
+            if self.divisor:
+                steps = min(steps, self.divisor - (epoch * len(b) + done) % self.divisor)
+            rows = order[done * b.batch_size : (done + steps) * b.batch_size]
+            counts = torch.full((steps,), b.batch_size)
+            counts[-1] = len(rows) - (steps - 1) * b.batch_size
+            if b.world_size > 1:
+                rows = torch.cat([batch[b.rank :: b.world_size] for batch in rows.split(b.batch_size)])
+            yield Chunk(rows, size, counts)
+            done += steps

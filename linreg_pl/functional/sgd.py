@@ -1,6 +1,7 @@
-"""Minibatch stochastic gradient descent (d2l section 3.4.4)."""
+"""Minibatch stochastic gradient descent (d2l section 3.4.4): one step, and many at once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,3 +25,72 @@ def sgd(params: Iterable[Tensor], lr: float, batch_size: float) -> None:
             continue
         param.grad /= batch_size
         param.sub_(param.grad, alpha=lr)
+
+
+@torch.no_grad()
+def sgd_steps(
+    theta: Tensor,
+    X: Tensor,
+    y: Tensor,
+    order: Tensor | None,
+    batch_size: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    has_bias: bool = True,
+    counts: Tensor | None = None,
+    all_reduce: Callable[[Tensor], object] | None = None,
+    way: Literal["loop", "scan"] | None = None,
+) -> Tensor:
+    """Take one SGD step on each of many mini-batches, without autograd.
+
+    The steps are those of ``squared_loss(...).mean() + weight_decay * l2_penalty(w)``, one after another, to
+    float rounding. They are taken by a compiled loop (`sgd_loop`) where one process has all rows on a CPU, else
+    by a scan over the mini-batches' moments (`sgd_scan`).
+
+    Args:
+        theta: weights, then bias, shape ``(P + 1,)``, contiguous; updated in place.
+        X: all rows of this process, shape ``(N, P)``; gathering its rows first would cost more than the steps do.
+        y: targets, shape ``(N, 1)``.
+        order: rows of this process in the order of the steps, int64, shape ``(n,)``; None for all, as they lie.
+        batch_size: how many of them are in a mini-batch (the last may have fewer); 0 if this process has none.
+        lr: step size. One that diverges gives losses of inf or nan.
+        weight_decay: strength of the L2 penalty on the weights.
+        has_bias: whether the bias is learned.
+        counts: rows of each mini-batch over all processes, shape ``(K,)``; needed with ``all_reduce``.
+        all_reduce: sums a tensor over the processes, in place, as ``torch.distributed.all_reduce`` does; called once.
+        way: "loop" or "scan", to choose. The loop takes a second to compile or half of one to load; the scan none.
+
+    Returns:
+        Loss of each mini-batch before its step, penalty included, shape ``(K,)``.
+
+    Example:
+        >>> theta = torch.zeros(2)
+        >>> sgd_steps(theta, torch.ones(4, 1), torch.ones(4, 1), None, 2, lr=0.25)
+        tensor([0.5000, 0.1250])
+        >>> theta
+        tensor([0.3750, 0.3750])
+    """
+    if order is None:
+        order = torch.arange(len(y), device=X.device)
+    if way == "loop" or (way is None and X.is_cpu and all_reduce is None):
+        from linreg_pl.functional import sgd_loop
+
+        losses = sgd_loop.run(
+            theta.detach().numpy(),
+            X.numpy(),
+            y.reshape(-1, 1).numpy(),
+            order.numpy(),
+            batch_size,
+            lr,
+            weight_decay,
+            has_bias,
+        )
+        return torch.from_numpy(losses)
+    from linreg_pl.functional import sgd_scan
+
+    if counts is None:
+        starts = range(0, len(order), batch_size)
+        counts = torch.tensor([min(batch_size, len(order) - start) for start in starts], device=X.device)
+    return sgd_scan.run(
+        theta, X[order], y.reshape(-1, 1)[order], batch_size, lr, weight_decay, has_bias, counts, all_reduce
+    )

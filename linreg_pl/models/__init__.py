@@ -3,6 +3,7 @@
 from linreg_pl.models.base import LinearModel
 from linreg_pl.models.concise import Concise
 from linreg_pl.models.exact import Exact
+from linreg_pl.models.fused import Fused
 from linreg_pl.models.scratch import Scratch
 
-__all__ = ["Concise", "Exact", "LinearModel", "Scratch"]
+__all__ = ["Concise", "Exact", "Fused", "LinearModel", "Scratch"]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
@@ -13,6 +13,12 @@ from linreg_pl.errors import require_not_negative, require_positive
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.metrics.scores import Scores
 
+BY_HAND = {
+    "gradient_clip_val": "this model takes its steps by hand; use --model Concise, which clips",
+    "accumulate_grad_batches": "this model takes its steps by hand; a --data.batch_size that is as many times as"
+    " large makes the same step",
+}
+
 
 class LinearModel(L.LightningModule, ABC):
     """A linear model of ``num_features`` columns.
@@ -21,13 +27,19 @@ class LinearModel(L.LightningModule, ABC):
         num_features: columns of X; taken from the data.
 
     Attributes:
+        refused_flags: Trainer flags the model cannot take, and why.
         own_units: whether the model sees the columns in their own units, in blocks of
             rows in order and as precise as they are, instead of in mini-batches.
+        in_chunks: whether the model takes many mini-batches at once.
+        chunk_divisor: a chunk ends wherever the step count is a multiple of this, if not 0.
         factor: triangular factor of the training rows, in their own units, if known.
         optimum: the least-squares solution that follows from it, if there is a unique one.
     """
 
+    refused_flags: ClassVar[dict[str, str]] = {}
     own_units = False
+    in_chunks = False
+    chunk_divisor = 0
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -182,7 +194,7 @@ class SGDModel(LinearModel):
         return {
             name: _plain(parameter.grad).reshape(-1).tolist()
             for name, parameter in named.items()
-            if parameter is not None and parameter.grad is not None
+            if parameter is not None and parameter.is_leaf and parameter.grad is not None
         }
 
     def share_of_rows(self, batch: Batch) -> float:

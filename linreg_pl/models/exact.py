@@ -8,7 +8,7 @@ from linreg_pl.errors import InputError, require_not_negative
 from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
 from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
-from linreg_pl.models.base import LinearModel
+from linreg_pl.models.base import BY_HAND, LinearModel
 from linreg_pl.optim import SGD
 
 
@@ -23,6 +23,7 @@ class Exact(LinearModel):
             number of training rows times the ``weight_decay`` of `Scratch`.
     """
 
+    refused_flags = BY_HAND | {"precision": "this model computes in float64; leave the flag out"}
     own_units = True
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.functional.regression import l2_penalty, linreg, squared_loss
-from linreg_pl.models.base import SGDModel
+from linreg_pl.models.base import BY_HAND, SGDModel
 from linreg_pl.optim import SGD
 
 
@@ -22,6 +22,8 @@ class Scratch(SGDModel):
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: adds ``weight_decay * |w|² / 2`` to the mean loss (d2l section 3.7).
     """
+
+    refused_flags = BY_HAND
 
     def __init__(
         self,

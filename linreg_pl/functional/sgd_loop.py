@@ -1,0 +1,134 @@
+"""Many SGD steps as one compiled loop over rows in memory, for one process on a CPU.
+
+A mini-batch of ten rows is a few hundred floating-point operations, so what limits a shuffled epoch is the
+latency of memory: two cache misses per row, of about 100 ns each. The order is known in advance. The loop
+therefore asks for the rows it will need soon (``llvm.prefetch``) while it works on the present one, and so
+keeps a few hundred cache lines under way. Each row is used once, while it is in the first-level cache:
+its residual and its part of the gradient are taken in the same pass.
+
+This module imports numba; `linreg_pl.functional.sgd` imports it only when it runs the loop.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+LINE = 16  # numbers in a cache line
+LINES_AHEAD = 160  # prefetches under way: more than the memory system can hold at once gains nothing
+ROWS_AHEAD = 64  # at most; beyond, the first rows to come are pushed out of the cache again
+
+
+def _prefetch(_: Any, array: Any, row: Any, column: Any) -> tuple[Any, Callable[..., Any]]:
+    """Tell numba how to compile ``prefetch(array, row, column)``: a hint, which cannot fault."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = cgutils.get_item_pointer(context, builder, signature.args[0], table, list(arguments[1:]))
+        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        int32 = ir.IntType(32)
+        hint = ir.FunctionType(ir.VoidType(), [address.type, int32, int32, int32])
+        function = cgutils.get_or_insert_function(builder.module, hint, "llvm.prefetch.p0")
+        builder.call(function, [address, int32(0), int32(3), int32(1)])  # for reading, into every level, of data
+        return context.get_dummy_value()
+
+    return numba.void(array, numba.intp, numba.intp), build
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
+def _steps(
+    theta: Floats,
+    X: Floats,
+    y: Floats,
+    order: NDArray[np.int64],
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    has_bias: bool,
+    losses: Floats,
+) -> None:
+    """Run the loop; arguments as of `run`, ``y`` and ``theta`` checked, ``losses`` filled."""
+    num_rows, num_features = len(order), X.shape[1]
+    number = theta.dtype.type  # all arithmetic stays in the parameters' precision
+    ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (num_features // LINE + 2)))
+    w = theta[:num_features]
+    b = theta[num_features]
+    descent = np.empty_like(w)  # minus the gradient of the mini-batch's sum
+    for step in range(len(losses)):
+        start = step * batch_size
+        stop = min(start + batch_size, num_rows)
+        sum_squares, sum_residuals = number(0), number(0)
+        descent[:] = 0
+        for i in range(start, stop):
+            if i + ahead < num_rows:
+                coming = order[i + ahead]
+                for p in range(0, num_features, LINE):
+                    prefetch(X, coming, p)
+                prefetch(X, coming, num_features - 1)  # a row need not begin where a cache line does
+                prefetch(y, coming, 0)
+            row = order[i]
+            residual = y[row, 0] - b
+            for p in range(num_features):
+                residual -= X[row, p] * w[p]
+            sum_squares += residual * residual
+            sum_residuals += residual
+            for p in range(num_features):
+                descent[p] += residual * X[row, p]
+        penalty = number(0)
+        if weight_decay:
+            for p in range(num_features):
+                penalty += w[p] * w[p]
+        losses[step] = sum_squares / (2 * (stop - start)) + weight_decay / 2 * penalty
+        rate, shrink = number(lr / (stop - start)), number(lr * weight_decay)
+        for p in range(num_features):
+            w[p] += rate * descent[p] - shrink * w[p]
+        if has_bias:
+            b += rate * sum_residuals
+    theta[num_features] = b
+
+
+# Sums may be reordered, so that they vectorise; "nnan" and "ninf" are left out: a diverging run must show.
+_options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+try:
+    _compiled = numba.njit(cache=True, **_options)(_steps)
+except RuntimeError:  # neither this folder nor the user's can be written to
+    _compiled = numba.njit(**_options)(_steps)
+
+
+def run(
+    theta: Floats,
+    X: Floats,
+    y: Floats,
+    order: NDArray[np.int64],
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    has_bias: bool,
+) -> Floats:
+    """Take one step per ``batch_size`` rows of ``order``.
+
+    Args:
+        theta: weights, then bias, shape ``(P + 1,)``; updated in place.
+        X: all rows, shape ``(N, P)``.
+        y: targets, shape ``(N, 1)``.
+        order: which rows, in which order, shape ``(n,)``.
+        batch_size: rows in a mini-batch; the last may have fewer.
+        lr: step size.
+        weight_decay: strength of the L2 penalty on the weights.
+        has_bias: whether the bias is learned.
+
+    Returns:
+        Loss of each mini-batch before its step, shape ``(ceil(n / batch_size),)``.
+    """
+    losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
+    _compiled(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses)
+    return losses
