@@ -12,6 +12,8 @@ from linreg_pl.models.base import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
 
+MAX_LOSSES = 10  # of a chunk
+
 
 class Curves(L.Callback):
     """Writes curves every ``log_every_n_steps`` steps.
@@ -32,8 +34,9 @@ class Curves(L.Callback):
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not interval or step // interval == self._last_step // interval or not outputs:
             return
-        self._last_step = step
         assert isinstance(pl_module, LinearModel)
+        _write_losses_within(outputs, step, interval, pl_module)
+        self._last_step = step
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
         values = {"train/batch_loss": float(loss), **_coefficients(trainer, pl_module)}
         if mse := training_scores(trainer, pl_module).get("mse"):
@@ -41,6 +44,15 @@ class Curves(L.Callback):
         if floor := noise_floor(pl_module.optimum):
             values["log10/noise_floor"] = math.log10(floor)
         pl_module.write(values)
+
+
+def _write_losses_within(outputs: Any, step: int, interval: int, model: LinearModel) -> None:
+    """Write the losses of some steps within a chunk; its last step has a point of its own."""
+    losses = outputs.get("losses", ())
+    first = step - len(losses)
+    due = range(first + interval - first % interval, step, interval)
+    for number in due[:: -(-len(due) // MAX_LOSSES) or 1]:
+        model.write({"train/batch_loss": float(losses[number - first - 1])}, number)
 
 
 def _coefficients(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:

@@ -110,10 +110,10 @@ class LinearModel(L.LightningModule, ABC):
         self.log_dict(dict(values), logger=False, batch_size=1)
         self.write(values)
 
-    def write(self, values: Mapping[str, float]) -> None:
-        """Write values to the loggers alone, at the current SGD step."""
+    def write(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Write values to the loggers alone, by default at the current SGD step."""
         for logger in self.loggers:
-            logger.log_metrics(dict(values), step=self.global_step)
+            logger.log_metrics(dict(values), step=self.global_step if step is None else step)
 
     def recorded_scores(self, part: str) -> dict[str, float]:
         """The newest recorded scores of a part, by name."""
