@@ -51,7 +51,7 @@ def sgd_steps(
         theta: weights, then bias, shape ``(P + 1,)``, contiguous; updated in place.
         X: all rows of this process, shape ``(N, P)``; gathering its rows first would cost more than the steps do.
         y: targets, shape ``(N, 1)``.
-        order: rows of this process in the order of the steps, int64, shape ``(n,)``; None for all, as they lie.
+        order: rows of this process in the order of the steps, shape ``(n,)``; None for all, as they lie.
         batch_size: how many of them are in a mini-batch (the last may have fewer); 0 if this process has none.
         lr: step size. One that diverges gives losses of inf or nan.
         weight_decay: strength of the L2 penalty on the weights.
@@ -70,8 +70,7 @@ def sgd_steps(
         >>> theta
         tensor([0.3750, 0.3750])
     """
-    if order is None:
-        order = torch.arange(len(y), device=X.device)
+    order = torch.arange(len(y), device=X.device) if order is None else order.long()
     if way == "loop" or (way is None and X.is_cpu and all_reduce is None):
         from linreg_pl.functional import sgd_loop
 
@@ -89,8 +88,8 @@ def sgd_steps(
     from linreg_pl.functional import sgd_scan
 
     if counts is None:
-        starts = range(0, len(order), batch_size)
-        counts = torch.tensor([min(batch_size, len(order) - start) for start in starts], device=X.device)
+        counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
+        counts[-1:] -= counts.sum() - len(order)
     return sgd_scan.run(
         theta, X[order], y.reshape(-1, 1)[order], batch_size, lr, weight_decay, has_bias, counts, all_reduce
     )

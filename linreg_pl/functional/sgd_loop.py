@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LINE = 16  # numbers in a cache line
-LINES_AHEAD = 160  # prefetches under way: more than the memory system can hold at once gains nothing
-ROWS_AHEAD = 64  # at most; beyond, the first rows to come are pushed out of the cache again
+LINES_AHEAD = 160  # how far ahead rows are asked for; measured, and flat between half and twice as many
+ROWS_AHEAD = 64  # at most
 
 
 def _prefetch(_: Any, array: Any, row: Any, column: Any) -> tuple[Any, Callable[..., Any]]:
@@ -56,9 +56,9 @@ def _steps(
     has_bias: bool,
     losses: Floats,
 ) -> None:
-    """Run the loop; arguments as of `run`, ``y`` and ``theta`` checked, ``losses`` filled."""
+    """Fill ``losses``; the other arguments are those of `run`."""
     num_rows, num_features = len(order), X.shape[1]
-    number = theta.dtype.type  # all arithmetic stays in the parameters' precision
+    number = theta.dtype.type  # arithmetic stays in the precision of the parameters
     ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (num_features // LINE + 2)))
     w = theta[:num_features]
     b = theta[num_features]
@@ -66,7 +66,7 @@ def _steps(
     for step in range(len(losses)):
         start = step * batch_size
         stop = min(start + batch_size, num_rows)
-        sum_squares, sum_residuals = number(0), number(0)
+        sum_squares, sum_residuals = 0.0, 0.0  # in float64: a mini-batch may have a million rows
         descent[:] = 0
         for i in range(start, stop):
             if i + ahead < num_rows:
@@ -79,7 +79,7 @@ def _steps(
             residual = y[row, 0] - b
             for p in range(num_features):
                 residual -= X[row, p] * w[p]
-            sum_squares += residual * residual
+            sum_squares += float(residual * residual)
             sum_residuals += residual
             for p in range(num_features):
                 descent[p] += residual * X[row, p]
@@ -92,12 +92,12 @@ def _steps(
         for p in range(num_features):
             w[p] += rate * descent[p] - shrink * w[p]
         if has_bias:
-            b += rate * sum_residuals
+            b += rate * number(sum_residuals)
     theta[num_features] = b
 
 
 # Sums may be reordered, so that they vectorise; "nnan" and "ninf" are left out: a diverging run must show.
-_options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+_options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 try:
     _compiled = numba.njit(cache=True, **_options)(_steps)
 except RuntimeError:  # neither this folder nor the user's can be written to

@@ -81,25 +81,26 @@ def run(
     Returns:
         Loss of each mini-batch before its step, shape ``(K,)``.
     """
-    num_steps, num_features = len(counts), X.shape[1]
-    weight, bias = theta[:-1].double(), theta[-1:].double()
-    X, y = X.double(), y.double()
-    columns = [X, torch.ones_like(y)] if has_bias else [X]
-    rows = torch.cat([*columns, y - X @ weight[:, None] - bias], dim=1)  # (n, Q), Q = P + 2 or P + 1
-    rows = torch.nn.functional.pad(rows, (0, 0, 0, num_steps * batch_size - len(rows)))
-    rows = rows.reshape(num_steps, batch_size, rows.shape[-1])
-    moments = rows.mT @ rows  # (K, Q, Q)
+    num_rows, num_features = X.shape
+    free = num_features + has_bias  # coefficients that move
+    weight, bias = theta[:-1].double(), theta[-1].double()
+    rows = X.new_zeros(len(counts) * batch_size, free + 1, dtype=torch.float64)  # a short mini-batch ends in zeros
+    rows[:num_rows, :num_features] = X
+    rows[:num_rows, num_features:] = 1
+    rows[:num_rows, -1] = y[:, 0] - rows[:num_rows, :num_features] @ weight - bias
+    rows = rows.reshape(len(counts), batch_size, free + 1)
+    moments = rows.mT @ rows  # (K, Q, Q), Q = free + 1
     if all_reduce is not None:
         all_reduce(moments)
-    moments = moments / counts[:, None, None]
-    identity = torch.eye(moments.shape[-1], dtype=torch.float64, device=X.device)
-    if weight_decay:  # is the mean of P more rows: the unit vectors, with targets 0
+    moments /= counts[:, None, None]
+    identity = torch.eye(free + 1, dtype=torch.float64, device=X.device)
+    if weight_decay:  # acts as the mean of P more rows: the unit vectors, with targets 0
         ridge = identity[:num_features].clone()
         ridge[:, -1] = -weight
         moments += weight_decay * ridge.mT @ ridge
-    maps = identity - lr * moments
+    maps = torch.sub(identity, moments, alpha=lr)
     maps[:, -1] = identity[-1]
     u = states(maps, -identity[-1])  # (K + 1, Q)
-    theta[: len(identity) - 1] += u[-1, :-1].to(theta.dtype)
+    theta[:free] += u[-1, :-1].to(theta.dtype)
     losses = (u[:-1, None] @ moments @ u[:-1, :, None]).flatten() / 2
     return losses.to(theta.dtype)
