@@ -1,10 +1,12 @@
 """Minibatch stochastic gradient descent (d2l section 3.4.4): one step, and many at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from linreg_pl.functional import sgd_scan
 
 
 @torch.no_grad()
@@ -38,7 +40,7 @@ def sgd_steps(
     weight_decay: float = 0.0,
     has_bias: bool = True,
     counts: Tensor | None = None,
-    all_reduce: Callable[[Tensor], object] | None = None,
+    all_reduce: sgd_scan.AllReduce | None = None,
     way: Literal["loop", "scan"] | None = None,
 ) -> Tensor:
     """Take one SGD step on each of many mini-batches, without autograd.
@@ -72,7 +74,7 @@ def sgd_steps(
     """
     order = torch.arange(len(y), device=X.device) if order is None else order.long()
     if way == "loop" or (way is None and X.is_cpu and all_reduce is None):
-        from linreg_pl.functional import sgd_loop
+        from linreg_pl.functional import sgd_loop  # imports numba
 
         losses = sgd_loop.run(
             theta.detach().numpy(),
@@ -85,11 +87,28 @@ def sgd_steps(
             has_bias,
         )
         return torch.from_numpy(losses)
-    from linreg_pl.functional import sgd_scan
-
     if counts is None:
         counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
         counts[-1:] -= counts.sum() - len(order)
     return sgd_scan.run(
         theta, X[order], y.reshape(-1, 1)[order], batch_size, lr, weight_decay, has_bias, counts, all_reduce
     )
+
+
+def steps_per_chunk(num_steps: int, batch_size: int, num_features: int, by_moments: bool) -> int:
+    """How many of an epoch's steps to take at once.
+
+    Enough to make the Trainer's cost of a chunk small beside its steps; for a small table, which
+    takes no time anyway, few enough to give curves some points.
+
+    Args:
+        num_steps: mini-batches in an epoch.
+        batch_size: rows of a mini-batch.
+        num_features: columns of X.
+        by_moments: whether the scan will take the steps, whose moments must fit the cache, or the loop.
+    """
+    if by_moments:
+        return max(1, min(1024, 2**18 // (num_features + 2) ** 2, 2**16 // batch_size))
+    if num_steps * batch_size <= 2**16:
+        return -(-num_steps // 32)
+    return max(1, 2**20 // batch_size)

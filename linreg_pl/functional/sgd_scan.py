@@ -1,7 +1,7 @@
 """Many SGD steps by parallel scan, for any device and any number of processes.
 
 A mini-batch acts on the parameters only through its moments, so it need not be visited when its turn comes
-(communication-avoiding SGD: Devarakonda, Fountoulakis, Demmel and Mahoney 2019; Devarakonda and Demmel 2020).
+(communication-avoiding descent: Devarakonda, Fountoulakis, Demmel and Mahoney 2019; Devarakonda and Demmel 2020).
 Let δ be the distance moved since the start of the chunk, and r the residuals there. With ``u = (δ, -1)`` and
 ``S = [X 1 r]ᵀ[X 1 r] / n`` of a mini-batch of n rows
 
@@ -9,8 +9,8 @@ Let δ be the distance moved since the start of the chunk, and r the residuals t
 - its step is ``u ← M u``, where ``M = I - lr S`` with the last row put back to that of ``I``.
 
 So the moments of all mini-batches come from one batched product, one all-reduce serves the whole chunk, and
-what is left is a product of matrices, whose prefixes a scan finds in parallel (Blelloch 1990). Linear attention's
-delta rule is the same recurrence, and is computed in chunks for the same reason (Yang et al. 2024).
+what is left is a product of matrices, whose prefixes a scan finds in parallel (Blelloch 1990). The delta rule of
+linear attention is the same recurrence, and is computed in chunks for the same reason (Yang et al. 2024).
 
 The moments are kept in float64: in the first chunk δ goes from 0 to the optimum, and a loss at the noise floor,
 5e-5, is what is left of terms around 10; 1e-4 of it is 1e-10 of them. Later, r is small, and so are the terms.
@@ -82,6 +82,7 @@ def run(
         Loss of each mini-batch before its step, shape ``(K,)``.
     """
     num_rows, num_features = X.shape
+    batch_size = min(batch_size, num_rows)
     free = num_features + has_bias  # coefficients that move
     weight, bias = theta[:-1].double(), theta[-1].double()
     rows = X.new_zeros(len(counts) * batch_size, free + 1, dtype=torch.float64)  # a short mini-batch ends in zeros

@@ -109,6 +109,13 @@ def test_no_order_is_the_order_of_the_rows(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_mini_batch_far_larger_than_the_table_is_the_table(way):
+    theta, X, y, order = table(20, 2)
+    expected = numpy_steps(theta, X, y, order, 20, LR)
+    check(theta, sgd_steps(theta, X, y, order, 10**12, LR, way=way), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_bias_that_is_not_learned_stays(way):
     theta, X, y, order = table(50, 2)
     theta[2] = 4.0

@@ -7,7 +7,7 @@ from linreg_pl.functional.standardize import column_moments, standardize, to_own
 
 
 @pytest.fixture
-def X():
+def X():  # noqa: N802
     return np.random.default_rng(0).normal([5.0, -3e4, 1e-3], [2.0, 1e3, 1e-4], size=(50, 3))
 
 

@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from linreg_pl.functional.stability import largest_stable_lr
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+def curvatures(batches):
+    """``XᵀX/B`` of mini-batches ``(k, B, d)``."""
+    return batches.swapaxes(1, 2) @ batches / batches.shape[1]
+
+
+def limit(batches):
+    return largest_stable_lr(torch.from_numpy(curvatures(batches)))[0]
+
+
+def growth(batches, lr, start):
+    """Mean of |δ|² after one step of SGD on the half squared error from the same δ, over all mini-batches."""
+    after = start - lr * curvatures(batches) @ start
+    return np.square(after).sum(axis=1).mean() / np.square(start).sum()
+
+
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], [1e-4, 1.0, 1e3]], ids=str)
+def test_whole_table_gives_2_over_the_largest_eigenvalue(random, scales):
+    X = random.normal(size=(200, len(scales))) * scales
+    assert limit(X[None]) == pytest.approx(2 / np.linalg.eigvalsh(X.T @ X / 200).max(), rel=1e-9)
+
+
+def test_mini_batches_of_no_direction_in_common(random):
+    X = np.zeros((2, 1, 2))
+    X[0, 0, 0], X[1, 0, 1] = 3.0, 1.0  # each row moves one weight: it must not overshoot by its own x² = 9
+    assert limit(X) == pytest.approx(2 / 9, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 10, 100])
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], [0.5, 1.0, 2.0]], ids=str)
+def test_gaussian_rows_give_the_known_limit(random, scales, size):
+    variances = np.square(scales)
+    batches = random.normal(size=(200_000 // size, size, len(scales))) * scales
+    expected = 2 / (variances.max() * (1 + 1 / size) + variances.sum() / size)
+    assert limit(batches) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(("factor", "grows"), [(0.9, False), (1.1, True)])
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_distance_grows_above_the_limit_and_falls_below(random, size, factor, grows):
+    # For rows alike in all directions the limit is sharp over many steps, not only over one.
+    runs, steps, width = 40_000, 6, 3
+    lr = factor * limit(random.normal(size=(50_000, size, width)))
+    distance = np.tile([1.0, -0.5, 2.0], (runs, 1))
+    means = []
+    for _ in range(steps):
+        X = random.normal(size=(runs, size, width))
+        distance -= lr * np.einsum("rbd,rb->rd", X, np.einsum("rbd,rd->rb", X, distance)) / size
+        means.append(np.square(distance).sum(axis=1).mean())
+    assert (np.diff(means) > 0).all() == grows
+    assert (np.diff(means) < 0).all() == (not grows)
+
+
+def test_no_direction_grows_below_the_limit_and_one_does_above(random):
+    batches = random.normal(size=(2000, 2, 3)) @ [[1.0, 0.5, 0.0], [0.0, 2.0, 0.0], [0.3, 0.0, 0.7]]
+    lr = limit(batches)
+    directions = random.normal(size=(300, 3))
+    assert max(growth(batches, 0.99 * lr, direction) for direction in directions) < 1
+    assert max(growth(batches, 1.05 * lr, direction) for direction in directions) > 1
+
+
+def test_columns_of_zeros_and_copies_set_no_limit(random):
+    X = random.normal(size=(100, 4, 2))
+    padded = np.concatenate([X, np.zeros_like(X[..., :1])], axis=-1)
+    assert limit(padded) == pytest.approx(limit(X), rel=1e-9)
+    copied = np.concatenate([X, X[..., :1]], axis=-1)  # the copies move together, twice as far
+    assert limit(copied) == pytest.approx(limit(X * [math.sqrt(2), 1.0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("worst", [0, 1, 2])
+def test_direction_points_to_the_column_that_breaks_first(random, worst):
+    scales = np.ones(3)
+    scales[worst] = 100.0
+    batches = random.normal(size=(500, 5, 3)) * scales
+    _, direction = largest_stable_lr(torch.from_numpy(curvatures(batches)))
+    assert direction.argmax() == worst
+    assert direction[worst] > 0.99
+    assert direction.sum() == pytest.approx(1.0)
+
+
+def test_without_curvature_any_step_is_stable():
+    lr, direction = largest_stable_lr(torch.zeros(3, 2, 2, dtype=torch.float64))
+    assert (lr, direction.tolist()) == (math.inf, [0.0, 0.0])
