@@ -8,6 +8,7 @@ import inspect
 import logging
 import re
 import sys
+import traceback
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +48,7 @@ NOISY_WARNINGS = (
     "Using ModelCheckpoint with manual optimization.*",  # the state after the step is the one to keep
     "Be aware that when using `ckpt_path`.*",  # only `fit` needs the callbacks of the fit
     "Total length of `list` across ranks is zero",  # there need be no validation rows
+    ".*your dataloader is not resumable.*",  # it is: order and position follow from the Trainer's own count
     "The dirpath has changed from .*",  # a resumed run has a folder of its own
 )
 TRAINER_DEFAULTS = {
@@ -72,14 +74,31 @@ class Parser(LightningArgumentParser):
         text = " ".join(str(message).split())
         if unknown := re.match(r'Parser key "(model|data)".*Expected a path but (\S+) either', text):
             flag, name = unknown.groups()
-            known: dict[str, list[type]] = {"model": LinearModel.__subclasses__(), "data": DataModule.__subclasses__()}
-            names = [kind.__name__ for kind in known[flag]]
+            names = _concrete({"model": LinearModel, "data": DataModule}[flag])
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
             text = f"--{flag} {name}: {hint}"
         text = re.sub(r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value:", r"\1: expected \2, got", text)
+        text = re.sub(
+            r"Parser key \"(.+?)\": Does not validate against any of the Union.*Given value: (.*)",
+            r"\1: \2 is not accepted; see python train.py fit --help",
+            text,
+        )
+        if "Problems parsing config" in text:
+            text = f"{' '.join(_values_of('--config'))}: {text}"
         print("error:", text[:500], file=sys.stderr)
         sys.exit(2)
+
+
+def _concrete(kind: type) -> list[str]:
+    """Names of the classes below that can be used."""
+    own = [] if inspect.isabstract(kind) else [kind.__name__]
+    children: list[type] = kind.__subclasses__()
+    return own + [name for child in children for name in _concrete(child)]
+
+
+def _values_of(flag: str) -> list[str]:
+    return [value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in (flag, "-c")]
 
 
 class CLI(LightningCLI):
@@ -146,6 +165,11 @@ class CLI(LightningCLI):
             default = inspect.signature(Trainer).parameters[flag].default
             if trainer[flag] != TRAINER_DEFAULTS.get(flag, default):
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
+        if 0 < float(trainer.overfit_batches) < 1:
+            raise InputError(
+                f"--trainer.overfit_batches {trainer.overfit_batches}: validation rows come as one batch, which cannot"
+                " be divided; give a number of mini-batches"
+            )
         if not kind.own_units and self.settings.data.init_args.get("standardize") and not model.init_args.bias:
             raise InputError(
                 "--model.bias false with --data.standardize true: standardising centres the columns, which is an"
@@ -175,7 +199,7 @@ class CLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         try:
             return super().instantiate_trainer(enable_checkpointing=keeps, **kwargs)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise InputError(" ".join(str(error).split())) from error
 
     def after_instantiate_classes(self) -> None:
@@ -191,13 +215,24 @@ class CLI(LightningCLI):
         path = self.settings.ckpt_path
         if path is None:
             return
-        saved = load_checkpoint(Path(path)).get("hyper_parameters", {})
+        checkpoint = load_checkpoint(Path(path))
+        saved = checkpoint.get("hyper_parameters", {})
         for name, value in self.model.hparams.items():
             if name in saved and saved[name] != value:
                 raise InputError(
                     f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or fit anew"
                     " without --ckpt_path"
                 )
+        data = checkpoint.get("datamodule_hyper_parameters", {})
+        for name in ("batch_size", "seed") if self.subcommand == "fit" else ():
+            value = self.datamodule.hparams.get(name)
+            if data.get(name, value) != value:
+                raise InputError(
+                    f"--data.{name} {value}: {path} was made with {data[name]}, and its place in the order of the rows"
+                    " holds for that alone; leave the flag out, or fit anew without --ckpt_path"
+                )
+        if checkpoint["state_dict"].keys() != self.model.state_dict().keys():
+            raise InputError(f"--ckpt_path {path}: was made by another --model than {type(self.model).__name__}")
 
     def predict(self, **kwargs: Any) -> None:
         """Predict into a file; nothing is kept in memory."""
@@ -222,6 +257,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         raise InputError(f"--ckpt_path {path}: is not a checkpoint that can be read") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
+        raise InputError(f"--ckpt_path {path}: is not a checkpoint of this program")
     return checkpoint
 
 
@@ -251,6 +288,9 @@ def run() -> None:
     except ValueError as error:
         if isinstance(error.__cause__, InputError):  # the parser wraps what a constructor raises
             raise error.__cause__ from None
+        *_, origin = traceback.walk_tb(error.__traceback__)
+        if "lightning" in Path(origin[0].f_code.co_filename).parts:  # a flag that it found wrong only when it ran
+            raise InputError(" ".join(str(error).split())) from error
         raise
     except MisconfigurationException as error:
         raise InputError(" ".join(str(error).split())) from error

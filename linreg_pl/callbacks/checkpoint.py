@@ -1,11 +1,28 @@
 """Checkpoints, the last of which is of the last step."""
 
+from typing import Any
+
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves ``last.ckpt`` when a fit ends between two intervals."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where ``max_steps`` ends the fit within an epoch, while the Trainer still counts it as not done."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+            if self._last_global_step_saved != trainer.global_step:
+                self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after whole epochs only: what ended early would count as one when it is resumed."""
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the final state, if the last checkpoint is older."""

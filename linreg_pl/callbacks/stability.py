@@ -32,7 +32,7 @@ class Stability(L.Callback):
         if not isinstance(pl_module, SGDModel) or not pl_module.takes_plain_steps:
             return
         loss_per_squared_error = pl_module.loss_per_squared_error
-        if loss_per_squared_error is None:
+        if loss_per_squared_error is None or trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
             return
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         curvature = 2 * loss_per_squared_error * _curvatures(data, pl_module.has_bias)

@@ -137,9 +137,22 @@ class DataModule(L.LightningDataModule, ABC):
             if not own_units:
                 if self.mean is not None and self.scale is not None:
                     X = standardize(X, self.mean, self.scale)
-                X, y = _as_float32(X), _as_float32(y)
+                X, y = self._to_float32(X, self.feature_names), self._to_float32(y, [self.target_name])
             self._rows[part, own_units] = Rows(X, y)
         return self._rows[part, own_units]
+
+    @staticmethod
+    def _to_float32(columns: Tensor, names: list[str]) -> Tensor:
+        """Refuse what float32 cannot hold."""
+        with np.errstate(over="ignore"):  # said below, with the column's name
+            result = _as_float32(columns)
+        if not torch.isfinite(result.sum()) and (faulty := columns.isfinite() & result.isinf()).any():
+            row, column = faulty.nonzero()[0].tolist()
+            raise InputError(
+                f"column {names[column]!r}: {columns[row, column]:g} is too large for float32, which the steps are"
+                " taken in; rescale the column"
+            )
+        return result
 
     def to_own_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the model's weight ``(P,)`` and bias ``()`` into the columns' own units, float64."""

@@ -1,5 +1,6 @@
 """From a file to columns of numbers, or to one sentence that says why not."""
 
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,7 +58,8 @@ class Parquet:
         """Yield the file's row groups in slices."""
         from pyarrow import parquet
 
-        with parquet.ParquetFile(self.path, pre_buffer=False) as file:  # pre-buffering would keep the file in memory
+        # Without pre-buffering, and through a small buffer, not even a row group is kept in memory.
+        with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
             yield from file.iter_batches(PIECE_ROWS, columns=list(columns))
 
 
@@ -114,6 +116,10 @@ def _read_csv(path: Path) -> "pa.Table":
     try:
         return csv.read_csv(path)
     except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):  # a header without an end of line
+            raise InputError(f"{path}: has no rows") from error
+        if re.search(r"Expected \d+ columns", str(error)):
+            raise _ragged(path) from error
         if "conversion error" not in str(error):
             raise
         # A value does not fit the type its column began with. As text the table can be
@@ -121,6 +127,20 @@ def _read_csv(path: Path) -> "pa.Table":
         names = csv.open_csv(path).schema.names
         options = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
         return csv.read_csv(path, convert_options=options)
+
+
+def _ragged(path: Path) -> InputError:
+    """Name the first row with too few or too many values; only a reader with one thread counts the rows."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        csv.read_csv(path, read_options=csv.ReadOptions(use_threads=False))
+    except pa.ArrowInvalid as error:
+        if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
+            row, expected, actual = map(int, found.groups())
+            return InputError(f"{path}: row {row - 1}: has {actual} values for {expected} columns")
+    return InputError(f"{path}: has rows of unequal length")
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
@@ -212,7 +232,7 @@ def _column(column: "pa.Array", where: str, start: int) -> NDArray[np.floating]:
         values = column.to_numpy(zero_copy_only=False)
     else:
         values = column.cast(pa.float64(), safe=False).to_numpy()
-        if types.is_integer(column.type) and np.abs(values).max() > 2**53:
+        if types.is_integer(column.type) and np.abs(values).max() >= 2**53:  # 2^53 + 1 was rounded to 2^53
             row = int(np.abs(values).argmax())
             raise fault(row, f"{column[row]} is beyond 2^53, where float64 skips integers; rescale the column")
     with np.errstate(over="ignore", invalid="ignore"):

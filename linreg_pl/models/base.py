@@ -43,7 +43,7 @@ class LinearModel(L.LightningModule, ABC):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # code has no place in a checkpoint
         self.scores = nn.ModuleDict({part: Scores() for part in ("fit", "val", "test")})
         self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
         self.factor: Tensor | None = None
@@ -126,7 +126,9 @@ class LinearModel(L.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Record the scores of the validation rows."""
-        self.record({f"val/{name}": value for name, value in self.take_scores("val").items()})
+        scores = self.take_scores("val")
+        if not self.trainer.sanity_checking:
+            self.record({f"val/{name}": value for name, value in scores.items()})
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch of test rows."""

@@ -43,6 +43,10 @@ class Exact(LinearModel):
         """Squared error, summed over the rows."""
         return (y_hat - y).square().sum()
 
+    def on_train_epoch_start(self) -> None:
+        """Begin with no rows: every epoch is a whole pass."""
+        self.triangular_factor.reset()
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a block of rows; after the last one, solve."""
         self.triangular_factor.update(batch.X, batch.y)
@@ -68,9 +72,10 @@ class Exact(LinearModel):
             )
         except RankDeficientError as error:
             names = ["bias" if index < 0 else data.feature_names[index] for index in error.columns]
+            mend = "" if self.ridge else ", or set --model.ridge above 0"
             raise InputError(
                 f"the columns {', '.join(map(repr, names))} depend on each other linearly, so the coefficients are"
-                " not unique: leave one out of --data.features, or set --model.ridge above 0"
+                f" not unique: leave one out of --data.features{mend}"
             ) from error
         self.w.copy_(solution.weight.reshape(-1, 1))
         if isinstance(self.b, Tensor):

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -53,7 +55,7 @@ def test_shares_of_all_processes_are_the_mini_batch(num_rows, batch_size, world_
         assert {share.num_rows for share in shares} == {len(batch)}
         parts = rows_of(shares)
         assert parts == [batch[rank::world_size] for rank in range(world_size)]
-        assert sorted(sum(parts, [])) == sorted(batch)
+        assert sorted(itertools.chain(*parts)) == sorted(batch)
 
 
 def test_a_process_may_have_no_row():

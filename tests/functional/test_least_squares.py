@@ -202,6 +202,7 @@ DEPENDENT = {
     "multiple": (lambda X: -1e6 * X[:, 1], [1, 4], [1, 4]),
     "constant": (lambda X: np.full(ROWS, 7.0), [-1, 4], []),
     "sum of two others": (lambda X: X[:, 0] + X[:, 2], [0, 2, 4], [0, 2, 4]),
+    "mostly one other": (lambda X: X[:, 0] - 1e-4 * X[:, 2], [0, 2, 4], [0, 2, 4]),
     "shifted": (lambda X: X[:, 3] + 5.0, [-1, 3, 4], []),
     "zero": (lambda X: np.zeros(ROWS), [4], [4]),
 }

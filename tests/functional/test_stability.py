@@ -39,6 +39,12 @@ def test_mini_batches_of_no_direction_in_common(random):
     assert limit(X) == pytest.approx(2 / 9, rel=1e-12)
 
 
+def test_column_that_is_rarely_there_counts_as_when_it_is():
+    X = np.zeros((20_000, 1, 2))
+    X[:, 0, 0], X[17, 0] = 1.0, [0.0, 3.0]
+    assert limit(X) == pytest.approx(2 / 9, rel=1e-12)
+
+
 @pytest.mark.parametrize("size", [1, 2, 10, 100])
 @pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], [0.5, 1.0, 2.0]], ids=str)
 def test_gaussian_rows_give_the_known_limit(random, scales, size):

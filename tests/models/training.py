@@ -70,7 +70,7 @@ def notebook_1(data: DataModule, lr: float) -> np.ndarray:
             l.sum().backward()
             with torch.no_grad():
                 for param in [w, b]:
-                    param -= lr * param.grad / len(y)  # the notebook's batch_size; here the last batch may be smaller
+                    param -= lr * param.grad / len(y)  # noqa: PLW2901  # the last mini-batch may be smaller here
                     param.grad.zero_()
             taken.append([*w.reshape(-1).tolist(), b.item()])
     return np.array(taken)

@@ -1,0 +1,91 @@
+import csv
+import json
+import math
+
+import pytest
+
+from linreg_pl import report
+from linreg_pl.errors import InputError
+
+RESULT = {
+    "model": "scratch",
+    "coefficients": [
+        {"name": "größe", "estimate": 1.5, "true": 1.0, "error": 0.5},
+        {"name": "bias", "estimate": -2.0, "true": -2.0, "error": 0.0},
+    ],
+    "train": {"loss": 0.25, "mse": 0.5, "rmse": 0.5**0.5, "r2": 0.875},
+    "val": {"loss": 1.0, "mse": 2.0, "rmse": 2.0**0.5},
+}
+
+
+def test_what_is_written_is_read(tmp_path):
+    report.write(RESULT, tmp_path)
+    assert report.read(tmp_path) == RESULT
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "coefficients.csv"}
+
+
+def test_report_is_json_in_utf8(tmp_path):
+    report.write(RESULT, tmp_path)
+    text = (tmp_path / "report.json").read_bytes().decode("utf-8")
+    assert "größe" in text
+    assert json.loads(text)["coefficients"][0]["estimate"] == 1.5
+
+
+def test_coefficients_are_a_csv(tmp_path):
+    report.write(RESULT | {"coefficients": [{"name": 'a "b", c', "estimate": 0.1}, {"name": "bias"}]}, tmp_path)
+    with (tmp_path / "coefficients.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["name", "estimate"], ['a "b", c', "0.1"], ["bias", ""]]
+
+
+def test_failed_write_leaves_the_old_report(tmp_path):
+    report.write(RESULT, tmp_path)
+    with pytest.raises(TypeError):
+        report.write(RESULT | {"net": object()}, tmp_path)
+    assert report.read(tmp_path) == RESULT
+
+
+def test_result_that_is_not_finite_is_still_json(tmp_path):
+    report.write(RESULT | {"train": {"mse": math.inf, "loss": math.nan}}, tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["train"] == {"mse": None, "loss": None}
+    assert "train" in report.format_report(report.read(tmp_path), tmp_path)
+
+
+def test_scores_are_aligned_and_absent_ones_blank():
+    assert report.format_scores(RESULT).splitlines() == [
+        "       loss  mse      rmse     r2",
+        "train  0.25  0.5  0.707107  0.875",
+        "val       1    2   1.41421",
+    ]
+
+
+def test_table_aligns_names_left_and_numbers_right():
+    assert report.table([["", "a"], ["long name", "1"], ["x", "22"]]) == "            a\nlong name   1\nx          22"
+
+
+def test_names_cannot_move_the_cursor():
+    assert report.printable("a\x1b[2Jb\rc") == "a\ufffd[2Jb\ufffdc"
+    assert report.printable("größe m²") == "größe m²"
+
+
+def test_long_gradients_are_cut():
+    text = report.format_report(RESULT | {"gradients": {"weight": [float(i) for i in range(20)], "bias": [1.0]}}, None)
+    assert "gradient of weight: [0, 1, 2, 3, 4, 5, 6, 7, …]" in text
+    assert "gradient of bias: [1]" in text
+
+
+def test_next_commands_name_the_run(tmp_path):
+    text = report.format_report(RESULT, tmp_path)
+    assert f"again     python train.py report {tmp_path}" in text
+    assert f"validate --config {tmp_path}/config.yaml --ckpt_path {tmp_path}/checkpoints/last.ckpt" in text
+    assert "this run" not in report.format_report(RESULT, None)
+
+
+def test_nothing_to_validate_means_predict_comes_next(tmp_path):
+    text = report.format_report({key: value for key, value in RESULT.items() if key != "val"}, tmp_path)
+    assert f"predict --config {tmp_path}/config.yaml" in text
+
+
+def test_folder_without_report_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no report\.json"):
+        report.read(tmp_path)
