@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -88,7 +89,7 @@ def slope(seconds: Callable[[int], float], few: int, many: int, repeats: int = 2
     return min((seconds(many) - seconds(few)) / (many - few) for _ in range(repeats))
 
 
-def scikit_learn(X: np.ndarray, y: np.ndarray, epochs: int) -> float:
+def scikit_learn(epochs: int, X: np.ndarray, y: np.ndarray) -> float:
     from sklearn.linear_model import SGDRegressor
 
     model = SGDRegressor(penalty=None, learning_rate="constant", eta0=0.01 / X.shape[1], tol=None, max_iter=epochs)
@@ -108,9 +109,9 @@ def notebook(X: torch.Tensor, y: torch.Tensor, steps: int, batch_size: int = 10)
         loss = squared_loss(linreg(X[rows], w, b), y[rows])
         loss.sum().backward()
         with torch.no_grad():
-            for param in (w, b):
-                param -= 0.01 * param.grad / batch_size
-                param.grad.zero_()
+            for parameter in (w, b):
+                parameter.sub_(0.01 * parameter.grad / batch_size)
+                parameter.grad.zero_()
     return (time.perf_counter() - start) / (steps * batch_size)
 
 
@@ -164,7 +165,7 @@ def compare(quick: bool) -> None:
         steps = 3000
         seconds = {
             "fused": slope(lambda e, c=columns, r=rows: command_line("Fused", c, r, e), 1, 1 + epochs) / rows,
-            "sklearn": slope(lambda e: scikit_learn(X.numpy(), y.numpy().ravel(), e), 1, 4) / rows,
+            "sklearn": slope(partial(scikit_learn, X=X.numpy(), y=y.numpy().ravel()), 1, 4) / rows,
             "notebook": min(notebook(X, y, steps) for _ in range(3)),
             "plain": plain(X, y, steps),
             "copy": copy_time(X),
