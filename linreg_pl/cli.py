@@ -19,14 +19,15 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from linreg_pl.callbacks import Checkpoint, Curves, EpochLoss, Optimum, Predictions, RunReport, Stability
+from linreg_pl.callbacks import Checkpoint, Curves, EpochLoss, Optimum, Predictions, RunReport, Stability, Together
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
 from linreg_pl.models import LinearModel
+from linreg_pl.profiler import NoProfiler
 
 __all__ = ["Synthetic", "Table", "run"]
 
@@ -59,6 +60,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
     "log_every_n_steps": 10,
 }
+FLOAT32 = ("32-true", "32", 32)  # the Trainer's default precision, by its names
 REFUSED_FLAGS = {
     "use_distributed_sampler": "would repeat rows to fill up; the data share out their rows themselves, each once",
     "barebones": "would leave no report; use --trainer.logger false, which writes no files",
@@ -163,7 +165,8 @@ class CLI(LightningCLI):
             del refused["strategy"]
         for flag, reason in refused.items():
             default = inspect.signature(Trainer).parameters[flag].default
-            if trainer[flag] != TRAINER_DEFAULTS.get(flag, default):
+            usual = {TRAINER_DEFAULTS.get(flag, default), *(FLOAT32 if flag == "precision" else ())}
+            if trainer[flag] not in usual:
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
         if 0 < float(trainer.overfit_batches) < 1:
             raise InputError(
@@ -192,13 +195,15 @@ class CLI(LightningCLI):
             assert folder is not None
             callbacks.append(Predictions(folder))
         keeps = trainer.logger is not False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run
+        if self.subcommand == "fit" and trainer.logger is not False and not trainer.fast_dev_run:
+            callbacks.append(SaveConfigCallback(self._parser("fit"), self.settings))
+        callbacks = [Together(callbacks)]
         if keeps:
             callbacks.append(self._get(self.config_init, "checkpoint"))
-        if trainer.logger is False:  # then no file is written at all
-            self.save_config_callback = None
         self.trainer_defaults["callbacks"] = callbacks
         try:
-            return super().instantiate_trainer(enable_checkpointing=keeps, **kwargs)
+            profiler = self._get(self.config_init, "trainer").profiler or NoProfiler()
+            return super().instantiate_trainer(enable_checkpointing=keeps, profiler=profiler, **kwargs)
         except (ValueError, ImportError) as error:
             raise InputError(" ".join(str(error).split())) from error
 
@@ -277,6 +282,7 @@ def run() -> None:
         CLI(
             LinearModel,
             DataModule,
+            save_config_callback=None,  # ours is among the callbacks
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

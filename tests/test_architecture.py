@@ -23,6 +23,7 @@ LAYERS = (  # each imports only from those before it, and from itself
     "report",
     "callbacks",
     "logger",
+    "profiler",
     "cli",
     "__main__",
 )

@@ -7,5 +7,6 @@ from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.report import RunReport
 from linreg_pl.callbacks.stability import Stability
+from linreg_pl.callbacks.together import Together
 
-__all__ = ["Checkpoint", "Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability"]
+__all__ = ["Checkpoint", "Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability", "Together"]

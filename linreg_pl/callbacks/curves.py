@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import lightning.pytorch as L
+from torch import Tensor
 
 from linreg_pl.callbacks.epochs import training_scores
 from linreg_pl.data.base import DataModule
-from linreg_pl.functional.inference import noise_floor
 from linreg_pl.models.base import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
@@ -38,11 +38,13 @@ class Curves(L.Callback):
         _write_losses_within(outputs, step, interval, pl_module)
         self._last_step = step
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
-        values = {"train/batch_loss": float(loss), **_coefficients(trainer, pl_module)}
-        if mse := training_scores(trainer, pl_module).get("mse"):
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        weight, bias = data.to_own_units(*pl_module.coefficients())
+        values = {"train/batch_loss": float(loss), **_coefficients(pl_module, data.feature_names, weight, bias)}
+        if mse := training_scores(pl_module, weight, bias).get("mse"):
             values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
-        if floor := noise_floor(pl_module.optimum):
-            values["log10/noise_floor"] = math.log10(floor)
+        if pl_module.noise_floor:
+            values["log10/noise_floor"] = math.log10(pl_module.noise_floor)
         pl_module.write(values)
 
 
@@ -55,10 +57,8 @@ def _write_losses_within(outputs: Any, step: int, interval: int, model: LinearMo
         model.write({"train/batch_loss": float(losses[number - first - 1])}, number)
 
 
-def _coefficients(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
-    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-    weight, bias = data.to_own_units(*model.coefficients())
-    names = data.feature_names[:MAX_COEFFICIENTS]
+def _coefficients(model: LinearModel, names: list[str], weight: Tensor, bias: Tensor) -> dict[str, float]:
+    names = names[:MAX_COEFFICIENTS]
     values = {f"weight/{name}": value for name, value in zip(names, weight.tolist(), strict=False)}
     if model.has_bias:
         values["bias"] = bias.item()

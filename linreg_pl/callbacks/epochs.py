@@ -2,6 +2,7 @@
 
 import lightning.pytorch as L
 import torch
+from torch import Tensor
 
 from linreg_pl.data.base import DataModule
 from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
@@ -16,24 +17,29 @@ class EpochLoss(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score by the factor of the training rows where it is known, else pass over them."""
         assert isinstance(pl_module, LinearModel)
-        scores = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        scores = training_scores(pl_module, *data.to_own_units(*pl_module.coefficients())) or _pass(data, pl_module)
         pl_module.record({f"train/{name}": value for name, value in scores.items()})
         if trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch + 1}, loss {scores['loss']:f}", flush=True)
 
 
-def training_scores(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
-    """Scores over all training rows by their triangular factor; empty if it cannot tell."""
+def training_scores(model: LinearModel, weight: Tensor, bias: Tensor) -> dict[str, float]:
+    """Scores over all training rows by their triangular factor; empty if it cannot tell.
+
+    Args:
+        model: knows the factor and the loss.
+        weight: shape ``(P,)``, in the columns' own units.
+        bias: shape ``()``.
+    """
     R, loss_per_squared_error = model.factor, model.loss_per_squared_error
     if R is None or loss_per_squared_error is None:
         return {}
-    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-    squares = residual_sum_of_squares(R, *data.to_own_units(*model.coefficients()))
+    squares = residual_sum_of_squares(R, weight, bias)
     return from_sums(num_rows(R), loss_per_squared_error * squares, squares, total_sum_of_squares(R))
 
 
-def _pass(trainer: L.Trainer, model: LinearModel) -> dict[str, float]:
-    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+def _pass(data: DataModule, model: LinearModel) -> dict[str, float]:
     dtype = next(model.parameters()).dtype
     for batch in data.blocks("train"):
         X, y = (tensor.to(model.device, dtype) for tensor in (batch.X, batch.y))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from linreg_pl import report
 from linreg_pl.data.base import DataModule
-from linreg_pl.functional.inference import Inference, infer, noise_floor
+from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.models.base import LinearModel, SGDModel
 
 
@@ -72,7 +72,7 @@ class RunReport(L.Callback):
             result["gradients"] = gradients
         result |= {part: scores for part in ("train", "val") if (scores := model.recorded_scores(part))}
         if inference is not None:
-            result |= {"optimum": inference.summary(), "noise_floor": noise_floor(model.optimum)}
+            result |= {"optimum": inference.summary(), "noise_floor": model.noise_floor}
         elif model.factor is not None and model.optimum is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
         return result

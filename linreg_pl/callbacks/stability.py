@@ -22,6 +22,7 @@ class Stability(L.Callback):
     def __init__(self) -> None:
         self.largest_lr = math.inf
         self._advice = "set a smaller --model.lr"
+        self._costly = False  # to look at a loss
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare ``lr`` with the largest stable one.
@@ -29,6 +30,7 @@ class Stability(L.Callback):
         Raises:
             InputError: it is larger.
         """
+        self._costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
         if not isinstance(pl_module, SGDModel) or not pl_module.takes_plain_steps:
             return
         loss_per_squared_error = pl_module.loss_per_squared_error
@@ -60,11 +62,15 @@ class Stability(L.Callback):
         Raises:
             InputError: the loss is infinite or not a number.
         """
-        interval = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
-        costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
-        if not outputs or (costly and trainer.global_step % interval and "losses" not in outputs):
+        if not outputs:
             return
-        loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
+        if self._costly:
+            interval = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+            if trainer.global_step % interval and "losses" not in outputs:
+                return
+            loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
+        else:
+            loss = float(outputs["loss"])
         if not math.isfinite(loss):
             raise self._diverged(trainer, f"the loss of the mini-batch is {loss}")
 

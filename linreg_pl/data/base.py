@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from linreg_pl.data.reading import rows_at_once
 from linreg_pl.data.sampling import Chunk, Chunks, MiniBatches, Share, permutation, start_of_epoch_zero
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.functional.sgd import steps_per_chunk
@@ -204,6 +205,10 @@ class DataModule(L.LightningDataModule, ABC):
         """Rows to predict, in order."""
         return self.blocks("predict")
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave a batch where it is on a CPU; looking through it for tensors to move is a tenth of a step."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def first_mini_batches(self, count: int) -> Tensor:
         """Features of the first ``count`` whole mini-batches of epoch 0, shape ``(k, B, P)``, k at most ``count``."""
         X = self.rows("train").X
@@ -214,8 +219,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
         """Load a part in order, in batches as large as is good for speed."""
-        num_rows = min(65536, max(8192, 2**20 // (self.num_features + 2)))
-        return self._loader(self.rows(part, own_units), num_rows)
+        return self._loader(self.rows(part, own_units), rows_at_once(self.num_features + 1))
 
     def _loader(
         self,

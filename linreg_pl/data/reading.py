@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,12 @@ from linreg_pl.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PIECE_ROWS = 65536  # rows read at once
+T = TypeVar("T")
+
+
+def rows_at_once(num_columns: int) -> int:
+    """Rows of a piece: as many as let some copies of them fit a processor's cache."""
+    return min(2**18, max(2**13, 2**20 // num_columns))
 
 
 class Source(Protocol):
@@ -27,7 +33,7 @@ class Source(Protocol):
     schema: "pa.Schema"
 
     def pieces(self, columns: Sequence[str]) -> Iterator["pa.RecordBatch"]:
-        """Yield consecutive rows of some columns, not more than `PIECE_ROWS` at a time."""
+        """Yield consecutive rows of some columns, not more than `rows_at_once` at a time."""
 
 
 class InMemory:
@@ -40,8 +46,9 @@ class InMemory:
     def pieces(self, columns: Sequence[str]) -> Iterator["pa.RecordBatch"]:
         """Yield the table in slices."""
         table = self.table.select(list(columns))
-        for start in range(0, self.num_rows, PIECE_ROWS):
-            yield table.slice(start, PIECE_ROWS).combine_chunks().to_batches()[0]
+        size = rows_at_once(len(columns))
+        for start in range(0, self.num_rows, size):
+            yield table.slice(start, size).combine_chunks().to_batches()[0]
 
 
 class Parquet:
@@ -60,7 +67,7 @@ class Parquet:
 
         # Without pre-buffering, and through a small buffer, not even a row group is kept in memory.
         with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
-            yield from file.iter_batches(PIECE_ROWS, columns=list(columns))
+            yield from file.iter_batches(rows_at_once(len(columns)), columns=list(columns))
 
 
 def open_table(path: Path) -> Source:
@@ -141,6 +148,15 @@ def _ragged(path: Path) -> InputError:
             row, expected, actual = map(int, found.groups())
             return InputError(f"{path}: row {row - 1}: has {actual} values for {expected} columns")
     return InputError(f"{path}: has rows of unequal length")
+
+
+def ahead(pieces: Iterator[T]) -> Iterator[T]:
+    """Yield the same pieces, each prepared by another thread while the one before is used."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:

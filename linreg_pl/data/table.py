@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from linreg_pl.data.base import Batch, DataModule, Part, unchanged
-from linreg_pl.data.reading import numbers, numeric_names, open_table, require_columns
+from linreg_pl.data.reading import ahead, numbers, numeric_names, open_table, require_columns
 from linreg_pl.data.sampling import seeded_generator
 from linreg_pl.errors import InputError
 
@@ -97,11 +97,11 @@ class Table(DataModule):
 
     def _all_pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.trainer is not None and self.trainer.predicting:  # new rows need no target
-            for X in numbers(self.source, self.feature_names):
+            for X in ahead(numbers(self.source, self.feature_names)):
                 yield X, torch.full((len(X), 1), torch.nan)
         else:
             require_columns("--data.target", [self.target_name], self.source)
-            for columns in numbers(self.source, [*self.feature_names, self.target_name]):
+            for columns in ahead(numbers(self.source, [*self.feature_names, self.target_name])):
                 yield columns[:, :-1], columns[:, -1:]
 
     def num_rows(self, part: Part) -> int:

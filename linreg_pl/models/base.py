@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.errors import require_not_negative, require_positive
+from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.metrics.scores import Scores
 
@@ -34,6 +35,7 @@ class LinearModel(L.LightningModule, ABC):
         chunk_divisor: a chunk ends wherever the step count is a multiple of this, if not 0.
         factor: triangular factor of the training rows, in their own units, if known.
         optimum: the least-squares solution that follows from it, if there is a unique one.
+        noise_floor: estimate of the noise variance that follows from both, if there is one.
     """
 
     refused_flags: ClassVar[dict[str, str]] = {}
@@ -48,6 +50,14 @@ class LinearModel(L.LightningModule, ABC):
         self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
         self.factor: Tensor | None = None
         self.optimum: Solution | None = None
+        self.noise_floor: float | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take the short way for what the Trainer notes some thirty times in each step."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @abstractmethod
     def forward(self, X: Tensor) -> Tensor:
@@ -80,6 +90,7 @@ class LinearModel(L.LightningModule, ABC):
         """Take the triangular factor of the training rows, and the optimum that follows from it."""
         self.factor = factor
         self.optimum = None if factor is None else unique_solution(factor, self.has_bias)
+        self.noise_floor = noise_floor(self.optimum)
 
     @property
     @abstractmethod

@@ -23,7 +23,11 @@ class Exact(LinearModel):
             number of training rows times the ``weight_decay`` of `Scratch`.
     """
 
-    refused_flags = BY_HAND | {"precision": "this model computes in float64; leave the flag out"}
+    refused_flags = BY_HAND | {
+        "precision": "this model computes in float64; leave the flag out",
+        "limit_train_batches": "this model takes all rows; leave rows out of the table instead",
+        "overfit_batches": "this model takes all rows; leave rows out of the table instead",
+    }
     own_units = True
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
@@ -42,6 +46,15 @@ class Exact(LinearModel):
     def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Squared error, summed over the rows."""
         return (y_hat - y).square().sum()
+
+    def on_fit_start(self) -> None:
+        """Check that there will be a pass.
+
+        Raises:
+            InputError: there will be none.
+        """
+        if self.trainer.max_epochs == 0:
+            raise InputError("--trainer.max_epochs 0: this model needs one epoch; leave the flag out")
 
     def on_train_epoch_start(self) -> None:
         """Begin with no rows: every epoch is a whole pass."""
@@ -71,15 +84,22 @@ class Exact(LinearModel):
                 self.factor, self.has_bias, self.ridge, column_std(self.factor) if data.standardize else None
             )
         except RankDeficientError as error:
-            names = ["bias" if index < 0 else data.feature_names[index] for index in error.columns]
-            mend = "" if self.ridge else ", or set --model.ridge above 0"
-            raise InputError(
-                f"the columns {', '.join(map(repr, names))} depend on each other linearly, so the coefficients are"
-                f" not unique: leave one out of --data.features{mend}"
-            ) from error
+            raise InputError(self._dependence(error.columns)) from error
         self.w.copy_(solution.weight.reshape(-1, 1))
         if isinstance(self.b, Tensor):
             self.b.copy_(solution.bias)
+
+    def _dependence(self, columns: list[int]) -> str:
+        """Say which columns depend on each other, and what to do."""
+        names = [self.trainer.datamodule.feature_names[index] for index in columns if index >= 0]  # type: ignore[attr-defined]
+        mend = "" if self.ridge else ", or set --model.ridge above 0"
+        if len(names) == 1:
+            return f"column {names[0]!r} has one value only: leave it out of --data.features{mend}"
+        listed = ", ".join(map(repr, names)) + (" and the bias" if -1 in columns else "")
+        return (
+            f"the columns {listed} depend on each other linearly, so the coefficients are not unique:"
+            f" leave one out of --data.features{mend}"
+        )
 
     @property
     def penalised(self) -> bool:

@@ -37,6 +37,7 @@ class Scratch(SGDModel):
         self.automatic_optimization = False
         self.w = nn.Parameter(self.initial_weight(num_features, init_std).reshape(-1, 1))
         self.b = nn.Parameter(torch.zeros(1)) if bias else 0.0
+        self.params = [self.w, self.b] if isinstance(self.b, nn.Parameter) else [self.w]
 
     def forward(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from features ``(n, P)``."""
@@ -53,14 +54,15 @@ class Scratch(SGDModel):
         loss = squared_loss(self(batch.X), batch.y).sum()
         if self.weight_decay:
             loss = loss + batch_size * self.weight_decay * l2_penalty(self.w)
-        optimizer.zero_grad()  # type: ignore[union-attr]
+        for param in self.params:
+            param.grad = None
         self.manual_backward(loss)
         optimizer.step(batch_size=batch_size)  # type: ignore[union-attr]
         return loss.detach() / batch_size
 
     def configure_optimizers(self) -> SGD:
         """The hand-written SGD."""
-        return SGD(self.parameters(), self.lr)
+        return SGD(self.params, self.lr)
 
     @property
     def loss_per_squared_error(self) -> float:
