@@ -151,12 +151,20 @@ def _ragged(path: Path) -> InputError:
 
 
 def ahead(pieces: Iterator[T]) -> Iterator[T]:
-    """Yield the same pieces, each prepared by another thread while the one before is used."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, pieces, None)
-        while (piece := coming.result()) is not None:
+    """Yield the same pieces, each prepared by another thread while the one before is used.
+
+    Meanwhile torch gets one thread less: sharing a core with the reader, all of its would wait.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(next, pieces, None)
-            yield piece
+            while (piece := coming.result()) is not None:
+                coming = reader.submit(next, pieces, None)
+                yield piece
+    finally:
+        torch.set_num_threads(threads)
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:

@@ -6,7 +6,7 @@ Side by side in one run, on shuffled rows at batch size 10 unless said otherwise
 
 - fused, scratch, concise: `train.py fit` of this project as a whole process with its default logging; the
   slope of its time over the number of epochs, so start-up is excluded.
-- notebook: the loop of the first notebook (autograd, `sgd`), without any Trainer.
+- notebook 1, notebook 2: the loops of the notebooks, without any Trainer.
 - plain: a LightningModule as most would write it, with `self.log` and a shuffling DataLoader of rows.
 - sklearn: SGDRegressor, compiled, which updates once per row; the same slope.
 - copy: the rows as they pass when memory is merely copied.
@@ -84,9 +84,10 @@ def in_process(columns: int, rows: int, batch_size: int, epochs: int, data: dict
     return time.perf_counter() - start
 
 
-def slope(seconds: Callable[[int], float], few: int, many: int, repeats: int = 2) -> float:
-    """Seconds per epoch: best of some differences."""
-    return min((seconds(many) - seconds(few)) / (many - few) for _ in range(repeats))
+def slope(seconds: Callable[[int], float], few: int, many: int, repeats: int = 3) -> float:
+    """Seconds per epoch: the difference of the best of some runs each, taken in turns."""
+    times = [(seconds(few), seconds(many)) for _ in range(repeats)]
+    return (min(time for _, time in times) - min(time for time, _ in times)) / (many - few)
 
 
 def scikit_learn(epochs: int, X: np.ndarray, y: np.ndarray) -> float:
@@ -113,6 +114,21 @@ def notebook(X: torch.Tensor, y: torch.Tensor, steps: int, batch_size: int = 10)
                 parameter.sub_(0.01 * parameter.grad / batch_size)
                 parameter.grad.zero_()
     return (time.perf_counter() - start) / (steps * batch_size)
+
+
+def notebook_2(X: torch.Tensor, y: torch.Tensor, steps: int, batch_size: int = 10) -> float:
+    """Seconds per row of the second notebook's loop, its DataLoader of rows included."""
+    count = steps * batch_size
+    loader = DataLoader(TensorDataset(X[:count], y[:count]), batch_size, shuffle=True)
+    net, loss_function = nn.Sequential(nn.Linear(X.shape[1], 1)), nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+    start = time.perf_counter()
+    for features, labels in loader:
+        loss = loss_function(net(features), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (time.perf_counter() - start) / count
 
 
 class Plain(L.LightningModule):
@@ -156,17 +172,18 @@ def copy_time(X: torch.Tensor) -> float:
 
 def compare(quick: bool) -> None:
     print("rows per second at batch size 10, shuffled; in brackets times scikit-learn")
-    names = ("fused", "sklearn", "notebook", "scratch", "concise", "plain", "copy")
+    names = ("fused", "sklearn", "notebook 1", "scratch", "notebook 2", "concise", "plain", "copy")
     print(f"{'columns':>8}{'rows':>10}" + "".join(f"{name:>19}" for name in names))
     for columns, rows in ROWS.items():
         data = Synthetic(weights(columns), num_train=rows)
         X, y = data.own_units("train")
-        epochs = max(4, int((1e7 if quick else 4e7) / rows / (1 + columns / 16)))
+        epochs = int((1e8 if quick else 4e8) / rows / (1 + columns / 8))
         steps = 3000
         seconds = {
             "fused": slope(lambda e, c=columns, r=rows: command_line("Fused", c, r, e), 1, 1 + epochs) / rows,
-            "sklearn": slope(partial(scikit_learn, X=X.numpy(), y=y.numpy().ravel()), 1, 4) / rows,
-            "notebook": min(notebook(X, y, steps) for _ in range(3)),
+            "sklearn": slope(partial(scikit_learn, X=X.numpy(), y=y.numpy().ravel()), 1, 6) / rows,
+            "notebook 1": min(notebook(X, y, steps) for _ in range(3)),
+            "notebook 2": min(notebook_2(X, y, steps) for _ in range(3)),
             "plain": plain(X, y, steps),
             "copy": copy_time(X),
         }
