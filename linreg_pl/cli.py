@@ -5,11 +5,9 @@ Data, models and callbacks meet only here.
 
 import importlib
 import inspect
-import logging
 import re
 import sys
 import traceback
-import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,30 +26,10 @@ from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
 from linreg_pl.models import LinearModel
 from linreg_pl.profiler import NoProfiler
+from linreg_pl.quiet import quieten
 
 __all__ = ["Synthetic", "Table", "run"]
 
-QUIET_LOGGERS = (
-    "lightning.pytorch.utilities.rank_zero",
-    "lightning.fabric.utilities.seed",
-    "lightning.fabric.utilities.distributed",
-)
-NOISE = re.compile(  # what Lightning says on every run, be it right or wrong
-    r"(\[rank: \d+\] )?(Seed set to|GPU available|TPU available|HPU available|Tip:|💡|Initializing distributed"
-    r"|-+\ndistributed_backend|`Trainer.fit` stopped|Restor(ing|ed all) states from|Loaded model weights from"
-    r"|Running in `fast_dev_run` mode|`Trainer\((overfit_batches|limit_|val_check_interval))"
-)
-NOISY_WARNINGS = (
-    ".*does not have many workers.*",
-    ".*is smaller than the logging interval.*",
-    ".*LeafSpec.*",
-    ".*recommended to use `self.log\\('(train|val|test)/.*sync_dist=True",  # they are over all processes already
-    "Using ModelCheckpoint with manual optimization.*",  # the state after the step is the one to keep
-    "Be aware that when using `ckpt_path`.*",  # only `fit` needs the callbacks of the fit
-    "Total length of `list` across ranks is zero",  # there need be no validation rows
-    ".*your dataloader is not resumable.*",  # it is: order and position follow from the Trainer's own count
-    "The dirpath has changed from .*",  # a resumed run has a folder of its own
-)
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
     "use_distributed_sampler": False,
@@ -265,14 +243,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
         raise InputError(f"--ckpt_path {path}: is not a checkpoint of this program")
     return checkpoint
-
-
-def quieten() -> None:
-    """Silence what Lightning says on every run, message by message; nothing else."""
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).addFilter(lambda record: not NOISE.match(record.getMessage()))
-    for message in NOISY_WARNINGS:
-        warnings.filterwarnings("ignore", message)
 
 
 def run() -> None:

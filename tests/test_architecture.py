@@ -24,6 +24,7 @@ LAYERS = (  # each imports only from those before it, and from itself
     "callbacks",
     "logger",
     "profiler",
+    "quiet",
     "cli",
     "__main__",
 )

@@ -13,8 +13,9 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where ``max_steps`` ends the fit within an epoch, while the Trainer still counts it as not done."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+        if self._every_n_train_steps or self._train_time_interval:  # else there is nothing to do
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.max_steps >= 0 and trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
             if self._last_global_step_saved != trainer.global_step:
                 self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -22,9 +22,9 @@ import torch
 from pyarrow import parquet
 
 from linreg_pl.callbacks import EpochLoss, RunReport
-from linreg_pl.cli import quieten
 from linreg_pl.data.table import Table
 from linreg_pl.models import Exact
+from linreg_pl.quiet import quieten
 
 ROWS = {2: 20_000_000, 8: 8_000_000, 32: 2_000_000, 128: 500_000}
 

@@ -32,11 +32,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from linreg_pl.callbacks import Curves, EpochLoss, Optimum, RunReport, Stability
-from linreg_pl.cli import quieten
 from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.models import Fused
+from linreg_pl.quiet import quieten
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"

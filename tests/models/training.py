@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.cli import quieten
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.sampling import permutation
 from linreg_pl.models import Concise, LinearModel, Scratch
+from linreg_pl.quiet import quieten
 from tests.commands import no_trace_left
 
 EPOCHS = 2
