@@ -53,7 +53,11 @@ class Rows(Dataset[Batch]):
 
     def __getitem__(self, share: Share) -> Batch:
         """Fetch one process's share of a mini-batch."""
-        return Batch(self.X[share.rows], self.y[share.rows], share.num_rows, share.rows)
+        rows, num_rows = share
+        if isinstance(rows, slice):
+            return Batch(self.X[rows], self.y[rows], num_rows, rows)
+        # Half as long as X[rows], which must find out first what rows are.
+        return Batch(self.X.index_select(0, rows), self.y.index_select(0, rows), num_rows, rows)
 
 
 class DataModule(L.LightningDataModule, ABC):
