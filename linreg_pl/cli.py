@@ -190,9 +190,10 @@ class CLI(LightningCLI):
         self._check_checkpoint()
         self.model.chunk_divisor = self.settings.checkpoint.every_n_train_steps or 0
         if isinstance(self.datamodule, Table):
-            self.settings.data.init_args.features = self.datamodule.feature_names  # for config.yaml: as resolved
-            if self.subcommand == "fit" and self.datamodule.left_out and self.trainer.is_global_zero:
-                print(f"left out, not numeric: {', '.join(map(repr, self.datamodule.left_out))}\n", flush=True)
+            left_out, arguments = self.datamodule.left_out, self.settings.data.init_args
+            if self.subcommand == "fit" and arguments.features is None and left_out and self.trainer.is_global_zero:
+                print(f"left out, not numeric: {', '.join(map(repr, left_out))}\n", flush=True)
+            arguments.features = self.datamodule.feature_names  # for config.yaml: as resolved
 
     def _check_checkpoint(self) -> None:
         path = self.settings.ckpt_path

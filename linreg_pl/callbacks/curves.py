@@ -7,11 +7,10 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from linreg_pl.callbacks.epochs import training_scores
-from linreg_pl.data.base import DataModule
+from linreg_pl.data.base import data_of
 from linreg_pl.models.base import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
-
 MAX_LOSSES = 10  # of a chunk
 
 
@@ -38,7 +37,7 @@ class Curves(L.Callback):
         _write_losses_within(outputs, step, interval, pl_module)
         self._last_step = step
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         weight, bias = data.to_own_units(*pl_module.coefficients())
         values = {"train/batch_loss": float(loss), **_coefficients(pl_module, data.feature_names, weight, bias)}
         if mse := training_scores(pl_module, weight, bias).get("mse"):

@@ -4,7 +4,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from linreg_pl.data.base import DataModule
+from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
 from linreg_pl.functional.scores import from_sums
 from linreg_pl.models.base import LinearModel
@@ -17,7 +17,7 @@ class EpochLoss(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score by the factor of the training rows where it is known, else pass over them."""
         assert isinstance(pl_module, LinearModel)
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         scores = training_scores(pl_module, *data.to_own_units(*pl_module.coefficients())) or _pass(data, pl_module)
         pl_module.record({f"train/{name}": value for name, value in scores.items()})
         if trainer.is_global_zero:

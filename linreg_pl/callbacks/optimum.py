@@ -3,7 +3,7 @@
 import lightning.pytorch as L
 import torch
 
-from linreg_pl.data.base import DataModule
+from linreg_pl.data.base import data_of
 from linreg_pl.metrics.least_squares import TriangularFactor
 from linreg_pl.models.base import LinearModel
 
@@ -17,7 +17,7 @@ class Optimum(L.Callback):
         assert isinstance(pl_module, LinearModel)
         if pl_module.own_units:  # the model makes this very pass itself
             return
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         metric = TriangularFactor(data.num_features).to(pl_module.device)
         for batch in data.blocks("train", own_units=True):
             metric.update(batch.X.to(pl_module.device), batch.y.to(pl_module.device))

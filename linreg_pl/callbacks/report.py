@@ -8,7 +8,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from linreg_pl import report
-from linreg_pl.data.base import DataModule
+from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.models.base import LinearModel, SGDModel
 
@@ -33,7 +33,7 @@ class RunReport(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the coefficients in the columns' own units into the checkpoint."""
         assert isinstance(pl_module, LinearModel)
-        checkpoint["coefficients"] = {row["name"]: row["estimate"] for row in _estimates(_data(trainer), pl_module)}
+        checkpoint["coefficients"] = {row["name"]: row["estimate"] for row in _estimates(data_of(trainer), pl_module)}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and print the report."""
@@ -48,7 +48,7 @@ class RunReport(L.Callback):
         print("\n" + report.format_report(result, folder), flush=True)
 
     def _collect(self, trainer: L.Trainer, model: LinearModel) -> report.Report:
-        data = _data(trainer)
+        data = data_of(trainer)
         result: report.Report = {
             "model": type(model).__name__.lower(),
             "steps": trainer.global_step,
@@ -94,11 +94,6 @@ class RunReport(L.Callback):
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
-
-
-def _data(trainer: L.Trainer) -> DataModule:
-    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return data
 
 
 def _estimates(data: DataModule, model: LinearModel) -> list[dict[str, Any]]:

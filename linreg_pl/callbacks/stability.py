@@ -7,7 +7,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from linreg_pl.data.base import DataModule
+from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import InputError
 from linreg_pl.functional.stability import largest_stable_lr
 from linreg_pl.models.base import LinearModel, SGDModel
@@ -36,7 +36,7 @@ class Stability(L.Callback):
         loss_per_squared_error = pl_module.loss_per_squared_error
         if loss_per_squared_error is None or trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
             return
-        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         curvature = 2 * loss_per_squared_error * _curvatures(data, pl_module.has_bias)
         width = len(data.feature_names)
         curvature[:, range(width), range(width)] += pl_module.weight_decay

@@ -60,6 +60,12 @@ class Rows(Dataset[Batch]):
         return Batch(self.X.index_select(0, rows), self.y.index_select(0, rows), num_rows, rows)
 
 
+def data_of(trainer: L.Trainer) -> "DataModule":
+    """The data of a fit, of which Lightning's types know nothing."""
+    data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data
+
+
 class DataModule(L.LightningDataModule, ABC):
     """Rows to learn from, in parts, with names and units.
 

@@ -12,6 +12,7 @@ from linreg_pl.data.base import Batch
 from linreg_pl.errors import require_not_negative, require_positive
 from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
+from linreg_pl.functional.regression import squared_loss
 from linreg_pl.metrics.scores import Scores
 
 BY_HAND = {
@@ -221,6 +222,30 @@ class SGDModel(LinearModel):
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of the last step: the report shows them."""
+
+
+class HandWrittenSGD(SGDModel):
+    """SGD on half the squared error, whose steps are taken by hand (d2l section 3.4)."""
+
+    refused_flags = BY_HAND
+
+    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
+        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        self.automatic_optimization = False
+
+    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Half the squared error, summed over the rows."""
+        return squared_loss(y_hat, y).sum()
+
+    @property
+    def loss_per_squared_error(self) -> float:
+        """A half."""
+        return 0.5
+
+    @property
+    def takes_plain_steps(self) -> bool:
+        """Always."""
+        return True
 
 
 def _plain(parameter: Tensor) -> Tensor:

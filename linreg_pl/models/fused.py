@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from linreg_pl.data.base import data_of
 from linreg_pl.data.sampling import Chunk
-from linreg_pl.functional.regression import linreg, squared_loss
+from linreg_pl.functional.regression import linreg
 from linreg_pl.functional.sgd import sgd_steps
-from linreg_pl.models.base import BY_HAND, SGDModel
+from linreg_pl.models.base import BY_HAND, HandWrittenSGD
 from linreg_pl.optim import SGD
 
 
-class Fused(SGDModel):
+class Fused(HandWrittenSGD):
     """Half squared error and plain SGD, a chunk of mini-batches at a time, without autograd.
 
     Same start, rows, order, mini-batches and steps as `Scratch`, to float rounding. Steps,
@@ -42,23 +43,17 @@ class Fused(SGDModel):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_features, lr, bias, init_std, weight_decay)
-        self.automatic_optimization = False
         self._has_bias = bias
         self.theta = nn.Parameter(torch.zeros(num_features + 1))  # weights, then bias, as the steps want them
         self.theta.data[:-1] = self.initial_weight(num_features, init_std)
-        self.num_reductions = 0  # sums over processes so far
 
     def forward(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return linreg(X, self.theta[:-1].unsqueeze(1), self.theta[-1])
 
-    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Half the squared error, summed over the rows."""
-        return squared_loss(y_hat, y).sum()
-
     def on_train_start(self) -> None:
         """Take hold of all training rows; a chunk says only which of them come next."""
-        rows = self.trainer.datamodule.rows("train")  # type: ignore[attr-defined]
+        rows = data_of(self.trainer).rows("train")
         self._X, self._y = rows.X.to(self.device), rows.y.to(self.device)
 
     def training_step(self, chunk: Chunk, batch_idx: int) -> dict[str, Tensor]:
@@ -77,7 +72,7 @@ class Fused(SGDModel):
             self.weight_decay,
             self._has_bias,
             counts,
-            self._sum_over_processes if self.trainer.world_size > 1 else None,
+            torch.distributed.all_reduce if self.trainer.world_size > 1 else None,
         )
         self.optimizers().step()  # type: ignore[union-attr]  # counts one step; the others are counted here:
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
@@ -85,23 +80,9 @@ class Fused(SGDModel):
         progress.completed += len(counts) - 1
         return {"loss": losses[-1], "losses": losses}
 
-    def _sum_over_processes(self, moments: Tensor) -> None:
-        self.num_reductions += 1
-        torch.distributed.all_reduce(moments)
-
     def configure_optimizers(self) -> SGD:
         """An optimizer that finds no gradients; it carries ``lr`` and counts steps."""
         return SGD(self.parameters(), self.lr)
-
-    @property
-    def loss_per_squared_error(self) -> float:
-        """A half."""
-        return 0.5
-
-    @property
-    def takes_plain_steps(self) -> bool:
-        """Always."""
-        return True
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """The weights ``(P,)`` and the bias ``()``, both parts of one parameter."""

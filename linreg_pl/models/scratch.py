@@ -5,11 +5,11 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import Batch
 from linreg_pl.functional.regression import l2_penalty, linreg, squared_loss
-from linreg_pl.models.base import BY_HAND, SGDModel
+from linreg_pl.models.base import HandWrittenSGD
 from linreg_pl.optim import SGD
 
 
-class Scratch(SGDModel):
+class Scratch(HandWrittenSGD):
     """Hand-written parameters, model, loss and SGD step.
 
     The loss is half the squared error, so ``lr`` moves as ``lr / 2`` does in `Concise`,
@@ -23,8 +23,6 @@ class Scratch(SGDModel):
         weight_decay: adds ``weight_decay * |w|² / 2`` to the mean loss (d2l section 3.7).
     """
 
-    refused_flags = BY_HAND
-
     def __init__(
         self,
         num_features: int,
@@ -34,7 +32,6 @@ class Scratch(SGDModel):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_features, lr, bias, init_std, weight_decay)
-        self.automatic_optimization = False
         self.w = nn.Parameter(self.initial_weight(num_features, init_std).reshape(-1, 1))
         self.b = nn.Parameter(torch.zeros(1)) if bias else 0.0
         self.params = [self.w, self.b] if isinstance(self.b, nn.Parameter) else [self.w]
@@ -42,10 +39,6 @@ class Scratch(SGDModel):
     def forward(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return linreg(X, self.w, self.b)
-
-    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Half the squared error, summed over the rows."""
-        return squared_loss(y_hat, y).sum()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of SGD on the mini-batch, as in the notebook's loop."""
@@ -63,16 +56,6 @@ class Scratch(SGDModel):
     def configure_optimizers(self) -> SGD:
         """The hand-written SGD."""
         return SGD(self.params, self.lr)
-
-    @property
-    def loss_per_squared_error(self) -> float:
-        """A half."""
-        return 0.5
-
-    @property
-    def takes_plain_steps(self) -> bool:
-        """Always."""
-        return True
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """``w`` of shape ``(P, 1)`` and ``b`` of shape ``(1,)``."""
