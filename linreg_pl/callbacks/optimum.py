@@ -18,7 +18,7 @@ class Optimum(L.Callback):
         if pl_module.own_units:  # the model makes this very pass itself
             return
         data = data_of(trainer)
-        metric = TriangularFactor(data.num_features).to(pl_module.device)
-        for batch in data.blocks("train", own_units=True):
-            metric.update(batch.X.to(pl_module.device), batch.y.to(pl_module.device))
+        metric = TriangularFactor(data.num_features).to(pl_module.device)  # where its processes can talk
+        for factor in data.factors("train"):
+            metric.update(factor.to(pl_module.device))
         pl_module.learn_factor(metric.compute().cpu())

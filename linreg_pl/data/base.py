@@ -1,18 +1,19 @@
 """What every data module has: parts, loaders, and the table's own units."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from linreg_pl.data.reading import rows_at_once
+from linreg_pl.data.reading import rows_at_once, worked_on
 from linreg_pl.data.sampling import Chunk, Chunks, MiniBatches, Share, permutation, start_of_epoch_zero
 from linreg_pl.errors import InputError, require_positive
+from linreg_pl.functional.least_squares import triangular_factor
 from linreg_pl.functional.sgd import steps_per_chunk
 from linreg_pl.functional.standardize import column_moments, standardize, to_own_units
 
@@ -38,6 +39,16 @@ class Batch(NamedTuple):
     y: Tensor  # (n, 1)
     num_rows: int  # of the whole mini-batch, over all processes
     rows: Tensor | slice  # where the rows stand in their part
+
+
+class _Factors(IterableDataset[Tensor]):
+    """Triangular factors of blocks of rows."""
+
+    def __init__(self, blocks: Iterable[Batch]) -> None:
+        self.blocks = blocks
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return worked_on(iter(self.blocks), lambda block: triangular_factor(block.X, block.y))
 
 
 class Rows(Dataset[Batch]):
@@ -196,9 +207,9 @@ class DataModule(L.LightningDataModule, ABC):
             self.scale = torch.tensor(state_dict["scale"], dtype=torch.float64)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Mini-batches in an order that depends on (seed, epoch) alone; blocks in order for a model of own units."""
+        """Mini-batches in an order that depends on (seed, epoch) alone; factors for a model of own units."""
         if self.model_wants_own_units:
-            return self.blocks("train")
+            return self.factors("train")
         if self.trainer is not None and self.trainer.lightning_module.in_chunks:
             return self._chunks()
         return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
@@ -230,6 +241,14 @@ class DataModule(L.LightningDataModule, ABC):
     def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
         """Load a part in order, in batches as large as is good for speed."""
         return self._loader(self.rows(part, own_units), rows_at_once(self.num_features + 1))
+
+    def factors(self, part: Part) -> DataLoader[Tensor]:
+        """Load triangular factors of ``[1 X y]`` of a part's blocks, in its own units, made by several threads."""
+        return DataLoader(_Factors(self.in_own_units(part)), batch_size=None, collate_fn=unchanged)
+
+    def in_own_units(self, part: Part) -> Iterable[Batch]:
+        """This process's share of a part, block by block in order."""
+        return self.blocks(part, own_units=True)
 
     def _loader(
         self,

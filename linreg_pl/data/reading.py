@@ -1,8 +1,10 @@
 """From a file to columns of numbers, or to one sentence that says why not."""
 
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def rows_at_once(num_columns: int) -> int:
-    """Rows of a piece: as many as let some copies of them fit a processor's cache."""
-    return min(2**18, max(2**13, 2**20 // num_columns))
+    """Rows of a piece: few enough for some of them to be in memory at once, enough to make the cost of each small."""
+    return min(2**17, max(2**14, 2**21 // num_columns))
 
 
 class Source(Protocol):
@@ -156,15 +159,38 @@ def ahead(pieces: Iterator[T]) -> Iterator[T]:
     Meanwhile torch gets one thread less: sharing a core with the reader, all of its would wait.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
-    try:
-        with ThreadPoolExecutor(1) as reader:
+    with _torch_threads(threads - 1), ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
             coming = reader.submit(next, pieces, None)
-            while (piece := coming.result()) is not None:
-                coming = reader.submit(next, pieces, None)
-                yield piece
+            yield piece
+
+
+def worked_on(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
+    """Yield what ``work`` makes of each piece, in their order.
+
+    As many threads work as torch would use, each on a piece of its own, while this one
+    reads on: cores that share one small factorisation would wait for each other.
+    """
+    threads = torch.get_num_threads()
+    with _torch_threads(1), ThreadPoolExecutor(threads) as workers:
+        under_way: deque[Future[U]] = deque()
+        for piece in pieces:
+            under_way.append(workers.submit(work, piece))
+            if len(under_way) > 2 * threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
@@ -259,9 +285,7 @@ def _column(column: "pa.Array", where: str, start: int) -> NDArray[np.floating]:
         if types.is_integer(column.type) and np.abs(values).max() >= 2**53:  # 2^53 + 1 was rounded to 2^53
             row = int(np.abs(values).argmax())
             raise fault(row, f"{column[row]} is beyond 2^53, where float64 skips integers; rescale the column")
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspicious = not np.isfinite(values.sum(dtype=np.float64))  # cheaper than looking at each value
-    if suspicious and not (finite := np.isfinite(values)).all():
+    if not (finite := np.isfinite(values)).all():
         row = int(finite.argmin())
         raise fault(row, f"{values[row]} is not a finite number")
     return values

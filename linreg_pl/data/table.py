@@ -1,6 +1,6 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,17 @@ from linreg_pl.data.sampling import seeded_generator
 from linreg_pl.errors import InputError
 
 
-class _Stream(IterableDataset[Batch]):
+class _Ahead(IterableDataset[Batch]):
+    """Blocks read ahead by another thread."""
+
+    def __init__(self, blocks: Iterable[Batch]) -> None:
+        self.blocks = blocks
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ahead(iter(self.blocks))
+
+
+class _Stream:
     """One process's share of a part, read from the file block by block."""
 
     def __init__(self, table: "Table", part: Part, rank: int, world_size: int) -> None:
@@ -97,11 +107,11 @@ class Table(DataModule):
 
     def _all_pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.trainer is not None and self.trainer.predicting:  # new rows need no target
-            for X in ahead(numbers(self.source, self.feature_names)):
+            for X in numbers(self.source, self.feature_names):
                 yield X, torch.full((len(X), 1), torch.nan)
         else:
             require_columns("--data.target", [self.target_name], self.source)
-            for columns in ahead(numbers(self.source, [*self.feature_names, self.target_name])):
+            for columns in numbers(self.source, [*self.feature_names, self.target_name]):
                 yield columns[:, :-1], columns[:, -1:]
 
     def num_rows(self, part: Part) -> int:
@@ -129,8 +139,14 @@ class Table(DataModule):
         own_units = self.model_wants_own_units if own_units is None else own_units
         if not own_units or part in self._parts:
             return super().blocks(part, own_units)
+        return DataLoader(_Ahead(self.in_own_units(part)), batch_size=None, collate_fn=unchanged)
+
+    def in_own_units(self, part: Part) -> Iterable[Batch]:
+        """This process's share of a part, block by block in order, straight from the file."""
+        if part in self._parts:
+            return super().in_own_units(part)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(_Stream(self, part, rank, world_size), batch_size=None, collate_fn=unchanged)
+        return _Stream(self, part, rank, world_size)
 
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**12, 2**16  # whichever is more: a block stays in a core's own cache
 RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # times the number of columns
 
 
@@ -38,14 +39,25 @@ def triangular_factor(X: Tensor, y: Tensor) -> Tensor:
     Returns:
         Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
     """
-    A = torch.empty(X.shape[1] + 2, len(X), dtype=torch.float64, device=X.device).mT  # by columns, as LAPACK wants it
-    A[:, 0], A[:, 1:-1], A[:, -1:] = 1, X, y
-    return triangularize(A)
+    width = X.shape[1] + 2
+    size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
+    workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
+    factors = []
+    for rows, target in zip(X.split(size), y.split(size), strict=True):
+        columns = workspace[: width * len(rows)].view(width, len(rows))  # one after another, as LAPACK wants it
+        columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
+        A, tau = columns.mT, columns.new_empty(min(columns.shape))
+        torch.geqrf(A, out=(A, tau))  # in place
+        factors.append(A[:width].triu())
+    return triangularize(torch.cat(factors)) if len(factors) > 1 else _padded(factors[0])
 
 
 def triangularize(A: Tensor) -> Tensor:
     """Triangular factor of any matrix ``(n, k)``, padded with zeros to ``(k, k)``."""
-    R = torch.linalg.qr(A, mode="r").R
+    return _padded(torch.linalg.qr(A, mode="r").R)
+
+
+def _padded(R: Tensor) -> Tensor:
     rows, columns = R.shape
     return R if rows == columns else torch.cat([R, R.new_zeros(columns - rows, columns)])
 

@@ -32,10 +32,10 @@ class TriangularFactor(MergedMetric):
         """See `linreg_pl.functional.least_squares.merge`."""
         return least_squares.merge(summaries)
 
-    def update(self, X: Tensor, y: Tensor) -> None:
-        """Add features ``(n, P)`` and targets ``(n, 1)``."""
-        if len(y):
-            self.absorb(least_squares.triangular_factor(X, y))
+    def update(self, X: Tensor, y: Tensor | None = None) -> None:
+        """Add features ``(n, P)`` and targets ``(n, 1)``, or alone the factor that was made of them elsewhere."""
+        if len(X):
+            self.absorb(X if y is None else least_squares.triangular_factor(X, y))
 
     def compute(self) -> Tensor:
         """Return the factor, float64, shape ``(P + 2, P + 2)``."""

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.base import Batch
 from linreg_pl.errors import InputError, require_not_negative
 from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
 from linreg_pl.functional.regression import linreg
@@ -60,9 +59,9 @@ class Exact(LinearModel):
         """Begin with no rows: every epoch is a whole pass."""
         self.triangular_factor.reset()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a block of rows; after the last one, solve."""
-        self.triangular_factor.update(batch.X, batch.y)
+    def training_step(self, factor: Tensor, batch_idx: int) -> None:
+        """Add the factor of a block of rows; after the last one, solve."""
+        self.triangular_factor.update(factor)
         if self.trainer.is_last_batch:
             self.learn_factor(self.triangular_factor.compute().cpu())
             self._solve()
