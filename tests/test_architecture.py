@@ -15,6 +15,7 @@ ROOT = Path(linreg_pl.__file__).parent
 LAYERS = (  # each imports only from those before it, and from itself
     "__init__",
     "errors",
+    "hooks",
     "functional",
     "optim",
     "metrics",

@@ -1,13 +1,54 @@
 """Checkpoints, the last of which is of the last step."""
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from linreg_pl.hooks import drop_unused
+
+
+def _copy(source: str, target: str) -> None:
+    """Replace the target at once by another name of the source, or by a copy where that cannot be."""
+    temporary = Path(f"{target}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves ``last.ckpt`` when a fit ends between two intervals."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prepare for a run."""
+        super().setup(trainer, pl_module, stage)
+        drop_unused(self, L.Callback)
+
+    _newest: str | None = None  # just saved, of the very same state as the next
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        self._newest = None
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def _save_last_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._newest = None
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """Save, or give what was just saved a second name."""
+        if self._newest is None:
+            super()._save_checkpoint(trainer, filepath)
+            self._newest = filepath
+            return
+        if trainer.is_global_zero:
+            _copy(self._newest, filepath)
+        trainer.strategy.barrier()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from linreg_pl.hooks import drop_unused
+
 
 class Together(L.Callback):
     """Passes each hook on to those callbacks that use it, in their order.
@@ -18,6 +20,7 @@ class Together(L.Callback):
 
     def __init__(self, callbacks: list[L.Callback]) -> None:
         self.callbacks = callbacks
+        drop_unused(self, L.Callback)
         for hook in dir(L.Callback):
             users = [
                 callback for callback in callbacks if getattr(type(callback), hook) is not getattr(L.Callback, hook)

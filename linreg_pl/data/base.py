@@ -71,6 +71,14 @@ class Rows(Dataset[Batch]):
         return Batch(self.X.index_select(0, rows), self.y.index_select(0, rows), num_rows, rows)
 
 
+class MiniBatchLoader(DataLoader[Batch]):
+    """A loader whose items are mini-batches and need no more work."""
+
+    def __iter__(self) -> Any:
+        """Fetch them one after another, without the bookkeeping of torch's iterator, which is a tenth of a step."""
+        return map(self.dataset.__getitem__, self.sampler)
+
+
 def data_of(trainer: L.Trainer) -> "DataModule":
     """The data of a fit, of which Lightning's types know nothing."""
     data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -226,10 +234,6 @@ class DataModule(L.LightningDataModule, ABC):
         """Rows to predict, in order."""
         return self.blocks("predict")
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave a batch where it is on a CPU; looking through it for tensors to move is a tenth of a step."""
-        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def first_mini_batches(self, count: int) -> Tensor:
         """Features of the first ``count`` whole mini-batches of epoch 0, shape ``(k, B, P)``, k at most ``count``."""
         X = self.rows("train").X
@@ -259,7 +263,7 @@ class DataModule(L.LightningDataModule, ABC):
     ) -> DataLoader[Batch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order = MiniBatches(len(rows), batch_size, rank, world_size, seed, position)
-        return DataLoader(
+        return MiniBatchLoader(
             rows,
             batch_size=None,
             sampler=order,  # an item is a whole mini-batch

@@ -8,6 +8,7 @@ change a mini-batch, and the position in the epoch is all the state there is.
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,30 @@ def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_rows, generator=seeded_generator(seed, "order", epoch), dtype=dtype)
 
 
+class Orders:
+    """Orders of the rows; while one is used, another thread draws that of the next epoch.
+
+    Args:
+        num_rows: number of rows.
+        seed: shuffles the rows anew each epoch; None keeps them in order.
+    """
+
+    def __init__(self, num_rows: int, seed: int | None) -> None:
+        self.num_rows = num_rows
+        self.seed = seed
+        self._thread = ThreadPoolExecutor(1)
+        self._coming: dict[int, Future[Tensor]] = {}
+
+    def of(self, epoch: int) -> Tensor:
+        """Order of the rows in an epoch, shape ``(num_rows,)``."""
+        if self.seed is None:
+            return torch.arange(self.num_rows)
+        coming = self._coming.pop(epoch, None)
+        order = permutation(self.num_rows, self.seed, epoch) if coming is None else coming.result()
+        self._coming = {epoch + 1: self._thread.submit(permutation, self.num_rows, self.seed, epoch + 1)}
+        return order
+
+
 def start_of_epoch_zero() -> tuple[int, int]:
     """Epoch and position of a loader that always starts from the beginning."""
     return 0, 0
@@ -82,6 +107,7 @@ class MiniBatches(SequentialSampler):
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
+        self.orders = Orders(num_rows, seed)
         self.position = position
 
     def __len__(self) -> int:
@@ -91,7 +117,7 @@ class MiniBatches(SequentialSampler):
     def __iter__(self) -> Iterator[Share]:  # type: ignore[override]
         """Yield the shares from the current position to the end of the epoch."""
         epoch, done = self.position()
-        order = None if self.seed is None else permutation(self.num_rows, self.seed, epoch)
+        order = None if self.seed is None else self.orders.of(epoch)
         for start in range(done * self.batch_size, self.num_rows, self.batch_size):
             stop = min(start + self.batch_size, self.num_rows)
             mine = slice(start + self.rank, stop, self.world_size)
@@ -117,7 +143,7 @@ class Chunks(IterableDataset[Chunk]):
         """Yield the chunks from the current position to the end of the epoch."""
         b = self.batches
         epoch, done = b.position()
-        order = torch.arange(b.num_rows) if b.seed is None else permutation(b.num_rows, b.seed, epoch)
+        order = b.orders.of(epoch)
         size = len(range(b.rank, b.batch_size, b.world_size))
         while done < len(b):
             steps = min(self.steps, len(b) - done)

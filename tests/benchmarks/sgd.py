@@ -15,6 +15,7 @@ Side by side in one run, on shuffled rows at batch size 10 unless said otherwise
 import argparse
 import contextlib
 import io
+import random
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from linreg_pl.callbacks import Curves, EpochLoss, Optimum, RunReport, Stability
-from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.models import Fused
@@ -103,10 +103,11 @@ def notebook(X: torch.Tensor, y: torch.Tensor, steps: int, batch_size: int = 10)
     """Seconds per row of the first notebook's loop."""
     w = torch.normal(0, 0.01, size=(X.shape[1], 1), requires_grad=True)
     b = torch.zeros(1, requires_grad=True)
-    order = permutation(len(y), 0, 0)
     start = time.perf_counter()
+    indices = list(range(steps * batch_size))
+    random.shuffle(indices)
     for step in range(steps):
-        rows = order[step * batch_size : (step + 1) * batch_size]
+        rows = torch.tensor(indices[step * batch_size : (step + 1) * batch_size])
         loss = squared_loss(linreg(X[rows], w, b), y[rows])
         loss.sum().backward()
         with torch.no_grad():

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from linreg_pl.data.sampling import MiniBatches, permutation, seeded_generator
+from linreg_pl.data.sampling import MiniBatches, Orders, permutation, seeded_generator
 
 
 def rows_of(shares):
@@ -81,3 +81,9 @@ def test_position_is_asked_when_iteration_starts():
     first, position[0] = rows_of(loader), 1
     assert first == [permutation(10, 0, 0)[:5].tolist(), permutation(10, 0, 0)[5:].tolist()]
     assert rows_of(loader) == [permutation(10, 0, 1)[:5].tolist(), permutation(10, 0, 1)[5:].tolist()]
+
+
+def test_orders_drawn_ahead_are_those_drawn_at_once():
+    orders = Orders(1000, seed=3)
+    for epoch in (0, 1, 2, 7, 8, 1):
+        assert torch.equal(orders.of(epoch), permutation(1000, 3, epoch))
