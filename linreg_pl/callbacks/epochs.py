@@ -43,5 +43,6 @@ def _pass(data: DataModule, model: LinearModel) -> dict[str, float]:
     dtype = next(model.parameters()).dtype
     for batch in data.blocks("train"):
         X, y = (tensor.to(model.device, dtype) for tensor in (batch.X, batch.y))
-        model.score("fit", batch._replace(X=X, y=y))
+        weight = None if batch.weight is None else batch.weight.to(model.device)
+        model.score("fit", batch._replace(X=X, y=y, weight=weight))
     return model.take_scores("fit")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import numpy as np
 
-from linreg_pl.data.base import Batch
+from linreg_pl.data.rows import Batch
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

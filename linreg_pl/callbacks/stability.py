@@ -95,9 +95,13 @@ def _curvatures(data: DataModule, has_bias: bool) -> Tensor:
     columns = data.num_features + has_bias
     size = min(data.batch_size, data.num_rows("train"))
     count = max(1, min(MAX_BATCHES, MAX_NUMBERS // columns**2, MAX_NUMBERS // (columns * size)))
-    X = data.first_mini_batches(count).double()
-    Z = torch.cat([X, torch.ones_like(X[..., :1])], dim=-1) if has_bias else X
-    return Z.mT @ Z / Z.shape[1]
+    rows = data.first_mini_batches(count)
+    X = rows.X.double()
+    Z = torch.cat([X, torch.ones_like(X[:, :1])], dim=-1) if has_bias else X
+    if rows.weight is not None:
+        Z *= rows.weight.double().sqrt()
+    Z = Z.reshape(-1, size, Z.shape[1])
+    return Z.mT @ Z / size
 
 
 def _round_down(value: float) -> str:

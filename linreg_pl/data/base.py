@@ -1,30 +1,42 @@
 """What every data module has: parts, loaders, and the table's own units."""
 
+import math
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from linreg_pl.data.reading import rows_at_once, worked_on
-from linreg_pl.data.sampling import Chunk, Chunks, MiniBatches, Share, permutation, start_of_epoch_zero
+from linreg_pl.data.rows import Batch, Rows
+from linreg_pl.data.sampling import (
+    Chunk,
+    Chunks,
+    InMemory,
+    MiniBatches,
+    Orders,
+    Streamed,
+    Windows,
+    start_of_epoch_zero,
+)
+from linreg_pl.data.sources import rows_at_once
+from linreg_pl.data.spill import Spill
+from linreg_pl.data.threads import ahead, worked_on
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.functional.least_squares import triangular_factor
 from linreg_pl.functional.sgd import steps_per_chunk
-from linreg_pl.functional.standardize import column_moments, standardize, to_own_units
+from linreg_pl.functional.standardize import column_moments, merge, standardize, summarize, to_own_units
 
 Part = Literal["train", "val", "test", "predict"]
 
 T = TypeVar("T")
-
-
-def _as_float32(X: Tensor) -> Tensor:
-    """Copy to float32, in memory from numpy: it asks for huge pages, where random rows are found half again as fast."""
-    return torch.from_numpy(X.numpy().astype(np.float32))
 
 
 def unchanged(batch: T) -> T:
@@ -32,43 +44,19 @@ def unchanged(batch: T) -> T:
     return batch
 
 
-class Batch(NamedTuple):
-    """This process's rows of one mini-batch."""
+class Blocks(IterableDataset[T]):
+    """Blocks of rows, from the start each time they are asked for."""
 
-    X: Tensor  # (n, P)
-    y: Tensor  # (n, 1)
-    num_rows: int  # of the whole mini-batch, over all processes
-    rows: Tensor | slice  # where the rows stand in their part
-
-
-class _Factors(IterableDataset[Tensor]):
-    """Triangular factors of blocks of rows."""
-
-    def __init__(self, blocks: Iterable[Batch]) -> None:
+    def __init__(self, blocks: Callable[[], Iterator[T]]) -> None:
         self.blocks = blocks
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return worked_on(iter(self.blocks), lambda block: triangular_factor(block.X, block.y))
+    def __iter__(self) -> Iterator[T]:
+        """Yield the blocks."""
+        return self.blocks()
 
-
-class Rows(Dataset[Batch]):
-    """Rows in memory, fetched a mini-batch at a time by one indexing operation."""
-
-    def __init__(self, X: Tensor, y: Tensor) -> None:
-        self.X = X
-        self.y = y
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.y)
-
-    def __getitem__(self, share: Share) -> Batch:
-        """Fetch one process's share of a mini-batch."""
-        rows, num_rows = share
-        if isinstance(rows, slice):
-            return Batch(self.X[rows], self.y[rows], num_rows, rows)
-        # Half as long as X[rows], which must find out first what rows are.
-        return Batch(self.X.index_select(0, rows), self.y.index_select(0, rows), num_rows, rows)
+    def loader(self) -> DataLoader[T]:
+        """Return a loader whose batches are the blocks."""
+        return DataLoader(self, batch_size=None, collate_fn=unchanged)
 
 
 class MiniBatchLoader(DataLoader[Batch]):
@@ -100,10 +88,14 @@ class DataModule(L.LightningDataModule, ABC):
         truth: the coefficients the data were made with, weights then bias, if known.
         mean: what is subtracted from the columns, shape ``(P,)``.
         scale: what they are then divided by, shape ``(P,)``.
+        weighted: whether rows have weights.
+        memory: MiB of rows kept in memory.
     """
 
     feature_names: list[str]
     target_name: str
+    weighted = False
+    memory = math.inf
     truth: tuple[list[float], float] | None = None
 
     def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
@@ -115,20 +107,45 @@ class DataModule(L.LightningDataModule, ABC):
         self.standardize = standardize
         self.mean: Tensor | None = None
         self.scale: Tensor | None = None
-        self._rows: dict[tuple[Part, bool], Rows] = {}
+        self._rows: dict[Part, Rows] = {}
+        self._spill: Spill | None = None
+        self._said_rounded: set[str] = set()
 
     @abstractmethod
+    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield a part in order, in the columns' own units, or one process's share of it."""
+
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Features ``(n, P)`` and target ``(n, 1)`` of a part, in their own units."""
+        """All features ``(n, P)`` and targets ``(n, 1)`` of a part, in their own units."""
+        X, y = zip(*((batch.X, batch.y) for batch in self.pieces(part)), strict=True)
+        return torch.cat(X), torch.cat(y)
+
+    @abstractmethod
+    def num_rows(self, part: Part) -> int:
+        """Return the number of rows of a part."""
+
+    @abstractmethod
+    def how_to_get_rows(self, part: Part) -> str:
+        """Tell which argument gives the part more rows."""
 
     @property
     def num_features(self) -> int:
         """Number of columns of X."""
         return len(self.feature_names)
 
-    @abstractmethod
-    def num_rows(self, part: Part) -> int:
-        """Return the number of rows of a part."""
+    @property
+    def share(self) -> tuple[int, int]:
+        """This process and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def model_wants_own_units(self) -> bool:
+        """Whether the model at hand sees the columns as they are."""
+        return self.trainer is not None and bool(self.trainer.lightning_module.own_units)
+
+    def streamed(self, part: Part) -> bool:
+        """Whether a part is too large to be kept in memory."""
+        return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
 
     def setup(self, stage: str) -> None:
         """Check that there are rows for the stage, and learn the moments of the training rows."""
@@ -136,7 +153,8 @@ class DataModule(L.LightningDataModule, ABC):
         if self.num_rows(part) == 0:
             raise InputError(f"there are no {part} rows: {self.how_to_get_rows(part)}")
         if stage == "fit" and self.standardize and not self.model_wants_own_units:
-            self.mean, self.scale = column_moments(self.own_units("train")[0])
+            summaries = (summarize(batch.X) for batch in ahead(self.pieces("train")))
+            self.mean, self.scale = column_moments(reduce(merge, summaries))
             for name, scale in zip(self.feature_names, self.scale.tolist(), strict=True):
                 if scale == 0:
                     raise InputError(
@@ -144,45 +162,56 @@ class DataModule(L.LightningDataModule, ABC):
                         " leave it out of --data.features"
                     )
 
-    @abstractmethod
-    def how_to_get_rows(self, part: Part) -> str:
-        """Tell which argument gives the part more rows."""
+    def as_the_model_sees(self, batch: Batch) -> Batch:
+        """A batch in own units as float32, standardised if asked for.
 
-    @property
-    def model_wants_own_units(self) -> bool:
-        """Whether the model at hand sees the columns as they are."""
-        return self.trainer is not None and bool(self.trainer.lightning_module.own_units)
-
-    def rows(self, part: Part, own_units: bool | None = None) -> Rows:
-        """Rows of a part.
-
-        Args:
-            part: which rows.
-            own_units: True for the rows as they are; False for float32, standardised if asked
-                for; by default as the model wants them.
+        Raises:
+            InputError: a value is too large for float32.
         """
-        own_units = self.model_wants_own_units if own_units is None else own_units
-        if (part, own_units) not in self._rows:
-            X, y = self.own_units(part)
-            if not own_units:
-                if self.mean is not None and self.scale is not None:
-                    X = standardize(X, self.mean, self.scale)
-                X, y = self._to_float32(X, self.feature_names), self._to_float32(y, [self.target_name])
-            self._rows[part, own_units] = Rows(X, y)
-        return self._rows[part, own_units]
+        X = batch.X
+        if self.mean is not None and self.scale is not None:
+            X = standardize(X, self.mean, self.scale)
+        X, y = self._to_float32(X, self.feature_names), self._to_float32(batch.y, [self.target_name])
+        return batch._replace(X=X, y=y, weight=None if batch.weight is None else batch.weight.float())
 
-    @staticmethod
-    def _to_float32(columns: Tensor, names: list[str]) -> Tensor:
-        """Refuse what float32 cannot hold."""
+    def _to_float32(self, columns: Tensor, names: list[str]) -> Tensor:
+        if columns.dtype == torch.float32:
+            return columns
         with np.errstate(over="ignore"):  # said below, with the column's name
-            result = _as_float32(columns)
-        if not torch.isfinite(result.sum()) and (faulty := columns.isfinite() & result.isinf()).any():
+            result = torch.from_numpy(columns.numpy().astype(np.float32))
+        if (faulty := columns.isfinite() & result.isinf()).any():
             row, column = faulty.nonzero()[0].tolist()
             raise InputError(
                 f"column {names[column]!r}: {columns[row, column]:g} is too large for float32, which the steps are"
                 " taken in; rescale the column"
             )
+        rounded = (columns.abs() > 2**24) & (columns == columns.round()) & (columns != result)
+        for column in rounded.any(dim=0).nonzero().flatten().tolist():
+            if names[column] not in self._said_rounded and self.share[0] == 0:
+                print(
+                    f"column {names[column]!r}: integers beyond 2^24 are rounded to float32, which the steps are taken"
+                    " in\n",
+                    flush=True,
+                )
+            self._said_rounded.add(names[column])
         return result
+
+    def rows(self, part: Part) -> Rows:
+        """Rows of a part as the model sees them, float32, in memory from now on."""
+        if part not in self._rows:
+            count = self.num_rows(part)
+            widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+            # In memory from numpy: it asks for huge pages, where random rows are found half again as fast.
+            arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in widths]
+            start = 0
+            for batch in map(self.as_the_model_sees, self.pieces(part)):
+                stop = start + len(batch.y)
+                for array, column in zip(arrays, (batch.X, batch.y, batch.weight), strict=False):
+                    assert column is not None
+                    array[start:stop] = column
+                start = stop
+            self._rows[part] = Rows(*arrays)
+        return self._rows[part]
 
     def to_own_units(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the model's weight ``(P,)`` and bias ``()`` into the columns' own units, float64."""
@@ -220,6 +249,14 @@ class DataModule(L.LightningDataModule, ABC):
             return self.factors("train")
         if self.trainer is not None and self.trainer.lightning_module.in_chunks:
             return self._chunks()
+        if self.streamed("train"):
+            if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+                raise InputError("--trainer.overfit_batches: needs the rows in memory; raise --data.memory")
+            return DataLoader(
+                Streamed(self._windows(), self.batch_size, *self.share, self._position),
+                batch_size=None,
+                collate_fn=unchanged,
+            )
         return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -231,28 +268,46 @@ class DataModule(L.LightningDataModule, ABC):
         return self.blocks("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Rows to predict, in order."""
-        return self.blocks("predict")
+        """Rows to predict, in order, in their own units."""
+        return self.blocks("predict", own_units=True)
 
-    def first_mini_batches(self, count: int) -> Tensor:
-        """Features of the first ``count`` whole mini-batches of epoch 0, shape ``(k, B, P)``, k at most ``count``."""
-        X = self.rows("train").X
-        size = min(self.batch_size, len(X))
-        count = min(count, len(X) // size)
-        order = permutation(len(X), self.seed, epoch=0)[: count * size]
-        return X[order].reshape(count, size, -1)
+    def first_mini_batches(self, count: int) -> Rows:
+        """Rows of the first ``count`` whole mini-batches of epoch 0, or as many as the first window holds."""
+        window = next(iter(self._windows().windows(0, 0)))
+        size = min(self.batch_size, len(window.order))
+        order = window.order[: min(count, len(window.order) // size) * size]
+        rows = window.rows
+        return Rows(rows.X[order], rows.y[order], None if rows.weight is None else rows.weight[order])
 
     def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
-        """Load a part in order, in batches as large as is good for speed."""
-        return self._loader(self.rows(part, own_units), rows_at_once(self.num_features + 1))
+        """Load a part in order, in batches as large as is good for speed.
+
+        Args:
+            part: which rows.
+            own_units: whether they come as they are; by default as the model wants them.
+        """
+        rank, world_size = self.share
+        if self.model_wants_own_units if own_units is None else own_units:
+            return Blocks(lambda: ahead(self._some(part, rank, world_size))).loader()
+        if self.streamed(part):
+            return Blocks(lambda: ahead(map(self.as_the_model_sees, self._some(part, rank, world_size)))).loader()
+        return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
 
     def factors(self, part: Part) -> DataLoader[Tensor]:
         """Load triangular factors of ``[1 X y]`` of a part's blocks, in its own units, made by several threads."""
-        return DataLoader(_Factors(self.in_own_units(part)), batch_size=None, collate_fn=unchanged)
+        return Blocks(
+            lambda: worked_on(
+                self._some(part, *self.share), lambda block: triangular_factor(block.X, block.y, block.weight)
+            )
+        ).loader()
 
-    def in_own_units(self, part: Part) -> Iterable[Batch]:
-        """This process's share of a part, block by block in order."""
-        return self.blocks(part, own_units=True)
+    def _some(self, part: Part, rank: int, world_size: int) -> Iterator[Batch]:
+        """This process's share of a part; one batch without rows where it has none, for the Trainer wants one."""
+        batch = None
+        for batch in self.pieces(part, rank, world_size):
+            yield batch
+        if batch is None:
+            yield Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
 
     def _loader(
         self,
@@ -261,8 +316,7 @@ class DataModule(L.LightningDataModule, ABC):
         seed: int | None = None,
         position: Callable[[], tuple[int, int]] = start_of_epoch_zero,
     ) -> DataLoader[Batch]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = MiniBatches(len(rows), batch_size, rank, world_size, seed, position)
+        order = MiniBatches(len(rows), batch_size, *self.share, seed, position)
         return MiniBatchLoader(
             rows,
             batch_size=None,
@@ -273,19 +327,53 @@ class DataModule(L.LightningDataModule, ABC):
 
     def _chunks(self) -> DataLoader[Chunk]:
         assert self.trainer is not None
-        trainer = self.trainer
+        trainer, windows = self.trainer, self._windows()
+        num_steps = -(-windows.num_rows // self.batch_size)
 
         def position() -> tuple[int, int]:  # in mini-batches; the Trainer counts chunks
             epoch = trainer.current_epoch
-            return epoch, max(0, trainer.global_step - epoch * len(batches))
+            return epoch, max(0, trainer.global_step - epoch * num_steps)
 
-        batches = MiniBatches(
-            self.num_rows("train"), self.batch_size, trainer.global_rank, trainer.world_size, self.seed, position
-        )
         by_moments = trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu"
-        steps = steps_per_chunk(len(batches), self.batch_size, self.num_features, by_moments)
+        steps = steps_per_chunk(num_steps, self.batch_size, self.num_features, by_moments)
         divisor: int = trainer.lightning_module.chunk_divisor  # type: ignore[assignment]
-        return DataLoader(Chunks(batches, steps, divisor), batch_size=None, collate_fn=unchanged)
+        chunks = Chunks(windows, self.batch_size, *self.share, position, steps=steps, divisor=divisor)
+        return DataLoader(chunks, batch_size=None, collate_fn=unchanged)
+
+    def _windows(self) -> Windows:
+        """The training rows as the model sees them, a window at a time."""
+        if not self.streamed("train"):
+            return InMemory(self.rows("train"), Orders(self.num_rows("train"), self.seed))
+        if self._spill is None:
+            self._spill = self._spilled()
+        return self._spill
+
+    def _spilled(self) -> Spill:
+        """Write the training rows to a file that this machine's processes share, and that has no name in the end."""
+        trainer = self.trainer
+        token = uuid4().hex if trainer is None else trainer.strategy.broadcast(uuid4().hex)
+        path = Path(tempfile.gettempdir(), f"linreg_pl-{token}.rows")
+        window_bytes = int(self.memory * 2**20) // 8
+        spill = Spill(
+            path, self.num_rows("train"), self.num_features, self.weighted, self.batch_size, self.seed, window_bytes
+        )
+        first = trainer is None or trainer.local_rank == 0
+        try:
+            if first:
+                spill.write(ahead(map(self.as_the_model_sees, self.pieces("train"))))
+            if trainer is not None:
+                trainer.strategy.barrier()
+        finally:
+            if first:
+                path.unlink()
+        if spill.worst_spread > 1.25 and self.share[0] == 0:
+            print(
+                f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
+                f" sorted, their means spread up to {spill.worst_spread:.1f} times as wide as they should;"
+                " raise --data.memory, or rewrite the table by python train.py shuffle\n",
+                flush=True,
+            )
+        return spill
 
     def _position(self) -> tuple[int, int]:
         """Epoch and mini-batches done in it, by the Trainer's own count; also right after a resume."""

@@ -7,25 +7,39 @@ change a mini-batch, and the position in the epoch is all the state there is.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, SequentialSampler
 
+from linreg_pl.data.rows import Batch, Rows, Share
 
-class Share(NamedTuple):
-    """The rows of one mini-batch that belong to this process."""
 
-    rows: Tensor | slice
-    num_rows: int  # of the whole mini-batch, over all processes
+class Window(NamedTuple):
+    """Rows in memory that make up consecutive mini-batches."""
+
+    rows: Rows
+    order: Tensor  # shape (n,): mini-batch after mini-batch
+    first: int  # number of the first mini-batch within the epoch
+
+
+class Windows(Protocol):
+    """What gives an epoch's rows in their order: a table in memory at once, a larger one in many windows."""
+
+    num_rows: int
+
+    def windows(self, epoch: int, first: int) -> Iterator[Window]:
+        """Yield the epoch from the window with mini-batch ``first`` on; only the last may end in a short mini-batch."""
 
 
 class Chunk(NamedTuple):
     """This process's rows of many consecutive mini-batches."""
 
+    rows: Rows
     order: Tensor  # shape (n,): mini-batch after mini-batch
     batch_size: int  # of this process's rows in a mini-batch; the last may have fewer
     counts: Tensor  # int64, shape (K,): rows of each mini-batch over all processes
@@ -124,35 +138,134 @@ class MiniBatches(SequentialSampler):
             yield Share(mine if order is None else order[mine], stop - start)
 
 
-class Chunks(IterableDataset[Chunk]):
+class InMemory:
+    """All rows as one window.
+
+    Args:
+        rows: the rows.
+        orders: their order in each epoch.
+    """
+
+    def __init__(self, rows: Rows, orders: Orders) -> None:
+        self.rows = rows
+        self.orders = orders
+        self.num_rows = len(rows)
+
+    def windows(self, epoch: int, first: int) -> Iterator[Window]:
+        """Yield the one window."""
+        yield Window(self.rows, self.orders.of(epoch), 0)
+
+
+class Streamed(IterableDataset[Any]):
+    """The share of this process in the mini-batches of a table that comes in windows.
+
+    Args:
+        source: the rows.
+        batch_size: rows in one mini-batch, over all processes.
+        rank: this process.
+        world_size: number of processes.
+        position: tells the epoch and the number of its mini-batches already done.
+    """
+
+    def __init__(
+        self,
+        source: Windows,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], tuple[int, int]] = start_of_epoch_zero,
+    ) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.position = position
+
+    def __len__(self) -> int:
+        """Mini-batches in a whole epoch."""
+        return -(-self.source.num_rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the mini-batches from the current position to the end of the epoch."""
+        epoch, done = self.position()
+        for window in self.source.windows(epoch, done):
+            for batch in window.order.split(self.batch_size)[max(0, done - window.first) :]:
+                yield window.rows[Share(batch[self.rank :: self.world_size], len(batch))]
+
+
+class Chunks(Streamed):
     """The share of this process in an epoch's mini-batches, many mini-batches at a time.
 
     Args:
-        batches: the mini-batches; its ``position`` counts mini-batches here too.
         steps: mini-batches in a chunk.
         divisor: a chunk also ends where the number of steps since the start of training is a
             multiple of this, if not 0.
+        others: see `Streamed`; ``position`` counts mini-batches here too.
     """
 
-    def __init__(self, batches: MiniBatches, steps: int, divisor: int = 0) -> None:
-        self.batches = batches
+    __len__ = None  # type: ignore[assignment]  # known only chunk by chunk
+
+    def __init__(self, *others: Any, steps: int, divisor: int = 0) -> None:
+        super().__init__(*others)
         self.steps = steps
         self.divisor = divisor
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Chunk]:  # type: ignore[override]
         """Yield the chunks from the current position to the end of the epoch."""
-        b = self.batches
-        epoch, done = b.position()
-        order = b.orders.of(epoch)
-        size = len(range(b.rank, b.batch_size, b.world_size))
-        while done < len(b):
-            steps = min(self.steps, len(b) - done)
-            if self.divisor:
-                steps = min(steps, self.divisor - (epoch * len(b) + done) % self.divisor)
-            rows = order[done * b.batch_size : (done + steps) * b.batch_size]
-            counts = torch.full((steps,), b.batch_size)
-            counts[-1] = len(rows) - (steps - 1) * b.batch_size
-            if b.world_size > 1:
-                rows = torch.cat([batch[b.rank :: b.world_size] for batch in rows.split(b.batch_size)])
-            yield Chunk(rows, size, counts)
-            done += steps
+        epoch, done = self.position()
+        steps_before = epoch * -(-self.source.num_rows // self.batch_size)
+        size = len(range(self.rank, self.batch_size, self.world_size))
+        for window in self.source.windows(epoch, done):
+            done = max(done, window.first)
+            stop = window.first + -(-len(window.order) // self.batch_size)
+            while done < stop:
+                steps = min(self.steps, stop - done)
+                if self.divisor:
+                    steps = min(steps, self.divisor - (steps_before + done) % self.divisor)
+                start = (done - window.first) * self.batch_size
+                order = window.order[start : start + steps * self.batch_size]
+                counts = torch.full((steps,), self.batch_size)
+                counts[-1] = len(order) - (steps - 1) * self.batch_size
+                if self.world_size > 1:
+                    order = torch.cat([batch[self.rank :: self.world_size] for batch in order.split(self.batch_size)])
+                yield Chunk(window.rows, order, size, counts)
+                done += steps
+
+
+class Split:
+    """Which rows are held out: the same share of every 65536 consecutive rows, drawn at random.
+
+    Args:
+        num_rows: rows of the table.
+        fractions: share of each part that is held out.
+        seed: decides the draw.
+    """
+
+    BLOCK = 2**16
+
+    def __init__(self, num_rows: int, fractions: Sequence[float], seed: int) -> None:
+        self.num_rows = num_rows
+        self.fractions = fractions
+        self.seed = seed
+
+    def counts(self) -> list[int]:
+        """Rows of each part held out."""
+        return [round(fraction * self.num_rows) for fraction in self.fractions]
+
+    def parts(self, start: int, stop: int) -> Tensor:
+        """Part of each of some consecutive rows, ``(stop - start,)``: 0 for training, then as in ``fractions``."""
+        first = start // self.BLOCK
+        blocks = [self._block(block) for block in range(first, -(-stop // self.BLOCK))]
+        return torch.cat(blocks)[start - first * self.BLOCK : stop - first * self.BLOCK]
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def _block(self, block: int) -> Tensor:
+        start, stop = block * self.BLOCK, min((block + 1) * self.BLOCK, self.num_rows)
+        order = torch.randperm(stop - start, generator=seeded_generator(self.seed, "split", block))
+        parts = torch.zeros(stop - start, dtype=torch.uint8)
+        taken = 0
+        for part, fraction in enumerate(self.fractions, start=1):
+            count = round(fraction * stop) - round(fraction * start)
+            parts[order[taken : taken + count]] = part
+            taken += count
+        return parts

@@ -1,12 +1,14 @@
 """Data drawn from a known linear model (d2l section 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from linreg_pl.data.base import DataModule, Part
+from linreg_pl.data.rows import Batch
 from linreg_pl.data.sampling import seeded_generator
+from linreg_pl.data.sources import rows_at_once
 from linreg_pl.errors import InputError, require_not_negative
 
 
@@ -71,6 +73,14 @@ class Synthetic(DataModule):
         self.feature_names = [f"x{i}" for i in range(len(true_weight))]
         self.target_name = "y"
         self._drawn: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield a part in slices."""
+        X, y = self.own_units(part)
+        size = rows_at_once(self.num_features + 1)
+        for start in range(rank * size, len(y), world_size * size):
+            rows = slice(start, min(start + size, len(y)))
+            yield Batch(X[rows], y[rows], rows.stop - start, rows)
 
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
         """Draw a part on first use; each has a stream of its own, so no part changes another."""

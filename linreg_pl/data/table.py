@@ -1,58 +1,61 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from linreg_pl.data.base import Batch, DataModule, Part, unchanged
-from linreg_pl.data.reading import ahead, numbers, numeric_names, open_table, require_columns
-from linreg_pl.data.sampling import seeded_generator
-from linreg_pl.errors import InputError
+from linreg_pl.data.base import DataModule, Part
+from linreg_pl.data.columns import (
+    Columns,
+    Missing,
+    TimeUnit,
+    Unknown,
+    decoded,
+    find_levels,
+    is_missing,
+    is_time,
+    numbers,
+    numeric_names,
+)
+from linreg_pl.data.rows import Batch
+from linreg_pl.data.sampling import Split
+from linreg_pl.data.sources import open_table, require_columns
+from linreg_pl.errors import InputError, require_positive
 
-
-class _Ahead(IterableDataset[Batch]):
-    """Blocks read ahead by another thread."""
-
-    def __init__(self, blocks: Iterable[Batch]) -> None:
-        self.blocks = blocks
-
-    def __iter__(self) -> Iterator[Batch]:
-        return ahead(iter(self.blocks))
-
-
-class _Stream:
-    """One process's share of a part, read from the file block by block."""
-
-    def __init__(self, table: "Table", part: Part, rank: int, world_size: int) -> None:
-        self.table, self.part, self.rank, self.world_size = table, part, rank, world_size
-
-    def __iter__(self) -> Iterator[Batch]:
-        start = 0
-        for X, y in self.table.pieces(self.part):
-            share = slice(self.rank, len(y), self.world_size)
-            rows = slice(start + self.rank, start + len(y), self.world_size)
-            yield Batch(X[share], y[share], len(y), rows)
-            start += len(y)
+PARTS = ("train", "val", "test")
+DROPPED = len(PARTS)  # the number of a part that is none
+MAX_COLUMNS = 10_000
 
 
 class Table(DataModule):
-    """Rows of a CSV, Parquet or Feather file.
+    """Rows of CSV, Parquet or Feather files.
 
     Args:
-        path: the file.
+        path: a file, a folder of files, or a pattern such as ``houses/*.parquet``.
         target: name of the column to explain.
         features: names of the columns to explain it by; by default every numeric column
-            but the target.
+            but the target, and the categorical ones.
+        categorical: names of the columns whose values are levels: each level but the first,
+            the reference, becomes a column of ones and zeros.
+        levels: levels of categorical columns, the reference first; by default those of the
+            training rows, in their order.
+        weights: name of a column of weights: how much the squared error of a row counts.
+        ids: names of columns that go along into the predictions.
+        missing: what to do about missing values: refuse them, drop their rows, or fill in the mean
+            of the training rows (of features; never of the target).
+        unknown: what to do about a level that no training row has: refuse it, or take it for the reference.
+        time_unit: dates and times count as these since 1970-01-01 00:00 UTC.
         standardize: give the model columns of mean 0 and standard deviation 1; the report
             and the predictions stay in the table's own units.
         batch_size: rows in one SGD mini-batch, over all processes.
         val_fraction: share of the rows kept for validation.
         test_fraction: share of the rows kept for testing.
         seed: decides which rows are kept and the order of the rest.
+        memory: MiB of training rows that SGD keeps in memory. More are written to a file in the folder
+            for temporary files (TMPDIR) while the fit lasts.
     """
 
     def __init__(
@@ -60,93 +63,218 @@ class Table(DataModule):
         path: str,
         target: str,
         features: Sequence[str] | None = None,
+        categorical: Sequence[str] = (),
+        levels: dict[str, list[str]] | None = None,
+        weights: str | None = None,
+        ids: Sequence[str] = (),
+        missing: Missing = "error",
+        unknown: Unknown = "error",
+        time_unit: TimeUnit = "days",
         standardize: bool = True,
         batch_size: int = 32,
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         seed: int = 0,
+        memory: int = 256,
     ) -> None:
         super().__init__(batch_size, seed, standardize)
+        require_positive("--data.memory", memory)
         for flag, fraction in (("val", val_fraction), ("test", test_fraction)):
             if not 0 <= fraction < 1:
                 raise InputError(f"--data.{flag}_fraction {fraction}: must be at least 0 and less than 1")
         if val_fraction + test_fraction >= 1:
             raise InputError("--data.val_fraction and --data.test_fraction: leave no rows to train on")
-        self.path = Path(path)
-        self.fractions = {"val": val_fraction, "test": test_fraction}
+        self.memory = memory
         self.target_name = target
-        self._parts: dict[Part, tuple[Tensor, Tensor]] = {}
-        self.source = open_table(self.path)
+        self.weights = weights
+        self.weighted = weights is not None
+        self.ids = list(ids)
+        self.source = open_table(path)
+        for flag, names in (("categorical", categorical), ("ids", ids), ("weights", [weights] if weights else [])):
+            require_columns(f"--data.{flag}", names, self.source)
         if features is None:
-            self.feature_names = [name for name in numeric_names(self.source) if name != target]
-        else:
-            require_columns("--data.features", features, self.source)
-            self.feature_names = list(features)
-        if not self.feature_names:
-            raise InputError(f"{self.path}: has no numeric column besides the target {target!r} (--data.features)")
-        if target in self.feature_names:
+            apart = {target, weights, *ids}
+            numeric = numeric_names(self.source)
+            usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
+            features = [name for name in usable if name not in apart]
+        require_columns("--data.features", features, self.source)
+        if not features:
+            raise InputError(
+                f"{path}: has no numeric column besides the target {target!r} (--data.features, --data.categorical)"
+            )
+        if target in features:
             raise InputError(f"--data.features: contains the target {target!r}")
+        if weights in (target, *features):
+            raise InputError(f"--data.weights {weights}: is also the target or a feature")
+        known = {name: levels[name] for name in categorical if levels and name in levels}
+        for name in [name for name in features if name in categorical]:
+            known.setdefault(name, [])
+        self.columns = Columns(list(features), {n: list(v) for n, v in known.items()}, {}, missing, unknown, time_unit)
+        self.mean_weight = 1.0
+        self.split = Split(self.source.num_rows, (val_fraction, test_fraction), seed)
+        held_out = self.split.counts()
+        self.counts = dict(zip(PARTS, (self.source.num_rows - sum(held_out), *held_out), strict=True))
+        self.missing_counts: dict[str, int] = {}
+        self._surveyed = False
+        if any(not found for found in self.columns.levels.values()):
+            self._survey(learn=True)
+
+    @property
+    def feature_names(self) -> list[str]:  # type: ignore[override]
+        """Names of the columns of X."""
+        return self.columns.names
 
     @property
     def left_out(self) -> list[str]:
-        """Columns that are neither features nor target."""
-        return [name for name in self.source.schema.names if name not in (*self.feature_names, self.target_name)]
+        """Columns that are not used."""
+        used = {*self.columns.features, self.target_name, self.weights, *self.ids}
+        return [name for name in self.source.schema.names if name not in used]
 
-    def pieces(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read a part from the file in order: X ``(n, P)`` and y ``(n, 1)``; predict takes all rows."""
-        members = None if self.num_rows(part) == self.source.num_rows else self._membership[part]
-        start = 0
-        for X, y in self._all_pieces():
-            stop = start + len(y)
-            if members is None:
-                yield X, y
-            else:
-                low, high = torch.searchsorted(members, torch.tensor([start, stop])).tolist()
-                yield X[members[low:high] - start], y[members[low:high] - start]
-            start = stop
+    @property
+    def _others(self) -> list[str]:
+        """Columns read besides the features, except to predict."""
+        return [self.target_name, *([self.weights] if self.weights else [])]
 
-    def _all_pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.trainer is not None and self.trainer.predicting:  # new rows need no target
-            for X in numbers(self.source, self.feature_names):
-                yield X, torch.full((len(X), 1), torch.nan)
-        else:
+    def setup(self, stage: str) -> None:
+        """Look through the table first, where something is to be learned or counted in all of it."""
+        if stage != "predict":
             require_columns("--data.target", [self.target_name], self.source)
-            for columns in numbers(self.source, [*self.feature_names, self.target_name]):
-                yield columns[:, :-1], columns[:, -1:]
+        dropping = self.columns.missing == "drop"
+        if not self._surveyed:
+            if stage == "fit" and (self.weighted or self.columns.missing != "error"):
+                self._survey(learn=True)
+            elif stage in ("validate", "test") and dropping:
+                self._survey(learn=False)
+        super().setup(stage)
+
+    def _survey(self, learn: bool) -> None:
+        """Count missing values and rows; of the training rows learn levels, means and the mean weight."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        require_columns("--data.target", [self.target_name], self.source)
+        columns, whole = self.columns, self.columns.missing != "error"
+        wanted = [name for name, levels in columns.levels.items() if not levels]
+        names = [*columns.features, *self._others] if whole else [*wanted, *self._others[1:]]
+        seen: dict[str, pa.Array] = {}
+        sums, present = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+        self.missing_counts = dict.fromkeys(names, 0)
+        rows = np.zeros(len(PARTS), np.int64)
+        for piece in self.source.pieces(names):
+            values = {
+                name: numbers(self.source, piece, name, columns.time_unit)
+                for name in names
+                if name not in columns.levels
+            }
+            absent = {
+                name: np.isnan(values[name]) if name in values else is_missing(piece.batch.column(name))
+                for name in names
+            }
+            parts = self.split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
+            if columns.missing == "drop":
+                parts[np.any(list(absent.values()), axis=0)] = DROPPED
+            training = parts == 0
+            rows += np.bincount(parts, minlength=DROPPED + 1)[: len(PARTS)]
+            for name in names:
+                self.missing_counts[name] += int(absent[name].sum())
+            for name, column in values.items():
+                used = training & ~absent[name]
+                sums[name] += float(column[used].sum(dtype=np.float64))
+                present[name] += int(used.sum())
+            for name in wanted:
+                found = decoded(piece.batch.column(name)).filter(pa.array(training & ~absent[name]))
+                seen[name] = pc.unique(pa.concat_arrays([*([seen[name]] if name in seen else []), found]))
+        if whole:
+            self.counts = dict(zip(PARTS, rows.tolist(), strict=True))
+        if learn:
+            columns.levels |= find_levels(seen)
+            if columns.missing == "mean":
+                columns.means = {name: sums[name] / max(present[name], 1) for name in columns.features if name in sums}
+            if self.weights is not None:
+                self.mean_weight = sums[self.weights] / max(present[self.weights], 1)
+            self._check_learned()
+        self._surveyed = True
+
+    def _check_learned(self) -> None:
+        for name, levels in self.columns.levels.items():
+            if len(levels) < 2:
+                raise InputError(f"column {name!r} has one value only: leave it out of --data.categorical")
+        if len(self.columns.names) > MAX_COLUMNS:
+            worst = max(self.columns.levels, key=lambda name: len(self.columns.levels[name]))
+            raise InputError(
+                f"column {worst!r} has {len(self.columns.levels[worst])} levels, each a column of its own: that is too"
+                " many; leave it out of --data.categorical"
+            )
+        if not self.mean_weight > 0:
+            raise InputError(f"column {self.weights!r}: the weights of the training rows are all zero")
+
+    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield a part in the order of the file; predict takes all rows and needs no target."""
+        predicting = part == "predict"
+        others, ids = ([], self.ids) if predicting else (self._others, [])
+        split = not predicting and any(self.split.fractions)
+        width = self.num_features
+        names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
+        for piece in self.source.pieces(names, rank, world_size):
+            values = torch.from_numpy(self.columns.design(self.source, piece, others))
+            rows = slice(piece.start, piece.start + piece.batch.num_rows)
+            if split:
+                values = values[:, self.split.parts(rows.start, rows.stop) == PARTS.index(part)]
+            if self.columns.missing == "drop" and not predicting:
+                values = values[:, ~values.isnan().any(dim=0)]
+            count = values.shape[1]
+            y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
+            weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
+            yield Batch(values[:width].mT, y, count, rows, weight, piece.batch.select(ids) if ids else None)
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        if (weight < 0).any():
+            raise InputError(f"{self.source.name}: column {self.weights!r}: has a negative weight")
+        return weight / self.mean_weight
 
     def num_rows(self, part: Part) -> int:
-        """Return the number of rows of a part."""
-        count = self.source.num_rows
-        held_out = {name: round(fraction * count) for name, fraction in self.fractions.items()}
-        return {"predict": count, "train": count - sum(held_out.values()), **held_out}[part]
+        """Return the number of rows of a part, without those dropped once that is known."""
+        return self.source.num_rows if part == "predict" else self.counts[part]
 
-    @cached_property
-    def _membership(self) -> dict[Part, Tensor]:
-        """Row numbers of every part, ascending."""
-        order = torch.randperm(self.source.num_rows, generator=seeded_generator(self.seed, "split"))
-        val, test, train = order.split([self.num_rows(part) for part in ("val", "test", "train")])
-        return {"train": train.sort().values, "val": val.sort().values, "test": test.sort().values}
+    def streamed(self, part: Part) -> bool:
+        """Whether a part is larger than ``memory``."""
+        return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
 
-    def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Rows of a part in the order of the file; predict uses them all."""
-        if part not in self._parts:
-            X, y = zip(*self.pieces(part), strict=True)
-            self._parts[part] = torch.cat(X).contiguous(), torch.cat(y).contiguous()
-        return self._parts[part]
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must carry to be used on other tables; plain values only."""
+        return super().state_dict() | {
+            "columns": self.columns.state_dict(),
+            "kinds": self._kinds(),
+            "mean_weight": self.mean_weight,
+        }
 
-    def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
-        """Load a part in order; in its own units straight from the file, without keeping it in memory."""
-        own_units = self.model_wants_own_units if own_units is None else own_units
-        if not own_units or part in self._parts:
-            return super().blocks(part, own_units)
-        return DataLoader(_Ahead(self.in_own_units(part)), batch_size=None, collate_fn=unchanged)
+    def _kinds(self) -> dict[str, str]:
+        schema = self.source.schema
+        return {
+            name: "levels"
+            if name in self.columns.levels
+            else "times"
+            if is_time(schema.field(name).type)
+            else "numbers"
+            for name in self.columns.features
+        }
 
-    def in_own_units(self, part: Part) -> Iterable[Batch]:
-        """This process's share of a part, block by block in order, straight from the file."""
-        if part in self._parts:
-            return super().in_own_units(part)
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return _Stream(self, part, rank, world_size)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take levels, means and moments from a checkpoint.
+
+        Raises:
+            InputError: the checkpoint was made for other columns.
+        """
+        columns, kinds = Columns(**state_dict["columns"]), self._kinds()
+        if sorted(columns.features) == sorted(self.columns.features):
+            self.columns = columns  # in its order
+        super().load_state_dict(state_dict)
+        for name, kind in state_dict["kinds"].items():
+            if kinds[name] != kind:
+                raise InputError(
+                    f"{self.source.name}: column {name!r} holds {kinds[name]}, but the checkpoint was made with {kind}"
+                )
+        self.mean_weight = state_dict["mean_weight"]
 
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""

@@ -29,12 +29,13 @@ class RankDeficientError(ValueError):
         self.columns = columns
 
 
-def triangular_factor(X: Tensor, y: Tensor) -> Tensor:
-    """Triangular factor of ``[1 X y]``.
+def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Triangular factor of ``[1 X y]``, or of its rows times the square roots of their weights.
 
     Args:
         X: features, shape ``(n, P)``, of any floating dtype.
         y: target, shape ``(n, 1)``.
+        weight: what the square of each row counts, shape ``(n, 1)``, nowhere negative; ones by default.
 
     Returns:
         Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
@@ -43,13 +44,18 @@ def triangular_factor(X: Tensor, y: Tensor) -> Tensor:
     size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
-    for rows, target in zip(X.split(size), y.split(size), strict=True):
+    for start in range(0, len(X), max(size, 1)):
+        rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # one after another, as LAPACK wants it
         columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
+        if weight is not None:
+            columns *= weight[start : start + size].mT.double().sqrt()
         A, tau = columns.mT, columns.new_empty(min(columns.shape))
         torch.geqrf(A, out=(A, tau))  # in place
         factors.append(A[:width].triu())
-    return triangularize(torch.cat(factors)) if len(factors) > 1 else _padded(factors[0])
+    if len(factors) == 1:
+        return _padded(factors[0])
+    return triangularize(torch.cat(factors)) if factors else workspace.new_zeros(width, width)
 
 
 def triangularize(A: Tensor) -> Tensor:

@@ -11,21 +11,24 @@ import torch
 from torch import Tensor
 
 
-def summarize(y_hat: Tensor, y: Tensor, loss_sum: Tensor) -> Tensor:
+def summarize(y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> Tensor:
     """Summary of one batch of predictions.
 
     Args:
         y_hat: predictions, shape ``(n, 1)``.
         y: targets, shape ``(n, 1)``.
         loss_sum: the model's own loss, summed over the rows, a scalar.
+        weight: what each row counts, shape ``(n, 1)``; ones by default.
 
     Returns:
         float64, shape ``(5,)``.
     """
     y_hat, y = y_hat.double(), y.double()
-    count = torch.tensor(float(y.numel()), dtype=torch.float64, device=y.device)
-    mean = y.sum() / count.clamp(min=1)
-    return torch.stack([count, loss_sum.double(), (y - y_hat).square().sum(), mean, (y - mean).square().sum()])
+    weight = torch.ones_like(y) if weight is None else weight.double()
+    count = weight.sum()
+    mean = (weight * y).sum() / torch.where(count > 0, count, 1.0)
+    squares, deviation = (weight * (y - y_hat).square()).sum(), (weight * (y - mean).square()).sum()
+    return torch.stack([count, loss_sum.double(), squares, mean, deviation])
 
 
 def merge(summaries: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ def merge(summaries: Tensor) -> Tensor:
     """
     count, loss_sum, squares, mean, deviation = summaries.unbind(dim=1)
     total = count.sum()
-    grand_mean = (count * mean).sum() / total.clamp(min=1)
+    grand_mean = (count * mean).sum() / torch.where(total > 0, total, 1.0)
     deviation = deviation + count * (mean - grand_mean).square()
     return torch.stack([total, loss_sum.sum(), squares.sum(), grand_mean, deviation.sum()])
 

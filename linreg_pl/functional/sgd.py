@@ -42,6 +42,7 @@ def sgd_steps(
     counts: Tensor | None = None,
     all_reduce: sgd_scan.AllReduce | None = None,
     way: Literal["loop", "scan"] | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Take one SGD step on each of many mini-batches, without autograd.
 
@@ -61,6 +62,7 @@ def sgd_steps(
         counts: rows of each mini-batch over all processes, shape ``(K,)``; needed with ``all_reduce``.
         all_reduce: sums a tensor over the processes, in place, as ``torch.distributed.all_reduce`` does; called once.
         way: "loop" or "scan", to choose. The loop takes a second to compile or half of one to load; the scan none.
+        weight: what the loss of each row counts, shape ``(N, 1)``; ones by default.
 
     Returns:
         Loss of each mini-batch before its step, penalty included, shape ``(K,)``.
@@ -85,13 +87,23 @@ def sgd_steps(
             lr,
             weight_decay,
             has_bias,
+            None if weight is None else weight.numpy(),
         )
         return torch.from_numpy(losses)
     if counts is None:
         counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
         counts[-1:] -= counts.sum() - len(order)
     return sgd_scan.run(
-        theta, X[order], y.reshape(-1, 1)[order], batch_size, lr, weight_decay, has_bias, counts, all_reduce
+        theta,
+        X[order],
+        y.reshape(-1, 1)[order],
+        batch_size,
+        lr,
+        weight_decay,
+        has_bias,
+        counts,
+        all_reduce,
+        None if weight is None else weight[order],
     )
 
 

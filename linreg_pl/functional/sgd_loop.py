@@ -55,9 +55,11 @@ def _steps(
     weight_decay: float,
     has_bias: bool,
     losses: Floats,
+    weight: Floats,
 ) -> None:
     """Fill ``losses``; the other arguments are those of `run`."""
     num_rows, num_features = len(order), X.shape[1]
+    weighted = len(weight) > 0
     number = theta.dtype.type  # arithmetic stays in the precision of the parameters
     ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (num_features // LINE + 2)))
     w = theta[:num_features]
@@ -79,10 +81,11 @@ def _steps(
             residual = y[row, 0] - b
             for p in range(num_features):
                 residual -= X[row, p] * w[p]
-            sum_squares += float(residual * residual)
-            sum_residuals += residual
+            pull = residual * weight[row, 0] if weighted else residual
+            sum_squares += float(residual * pull)
+            sum_residuals += pull
             for p in range(num_features):
-                descent[p] += residual * X[row, p]
+                descent[p] += pull * X[row, p]
         penalty = number(0)
         if weight_decay:
             for p in range(num_features):
@@ -113,6 +116,7 @@ def run(
     lr: float,
     weight_decay: float,
     has_bias: bool,
+    weight: Floats | None = None,
 ) -> Floats:
     """Take one step per ``batch_size`` rows of ``order``.
 
@@ -125,10 +129,12 @@ def run(
         lr: step size.
         weight_decay: strength of the L2 penalty on the weights.
         has_bias: whether the bias is learned.
+        weight: what the loss of each row counts, shape ``(N, 1)``; ones by default.
 
     Returns:
         Loss of each mini-batch before its step, shape ``(ceil(n / batch_size),)``.
     """
     losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
-    _compiled(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses)
+    weight = y[:0] if weight is None else weight
+    _compiled(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses, weight)
     return losses

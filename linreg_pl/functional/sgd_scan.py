@@ -64,6 +64,7 @@ def run(
     has_bias: bool,
     counts: Tensor,
     all_reduce: AllReduce | None = None,
+    row_weight: Tensor | None = None,
 ) -> Tensor:
     """Take K steps.
 
@@ -77,6 +78,7 @@ def run(
         has_bias: whether the bias is learned.
         counts: rows of each mini-batch over all processes, shape ``(K,)``.
         all_reduce: sums a tensor over the processes, in place; called once.
+        row_weight: what the loss of each row counts, shape ``(n, 1)``; ones by default.
 
     Returns:
         Loss of each mini-batch before its step, shape ``(K,)``.
@@ -89,6 +91,8 @@ def run(
     rows[:num_rows, :num_features] = X
     rows[:num_rows, num_features:] = 1
     rows[:num_rows, -1] = y[:, 0] - rows[:num_rows, :num_features] @ weight - bias
+    if row_weight is not None:
+        rows[:num_rows] *= row_weight.double().sqrt()
     rows = rows.reshape(len(counts), batch_size, free + 1)
     moments = rows.mT @ rows  # (K, Q, Q), Q = free + 1
     if all_reduce is not None:

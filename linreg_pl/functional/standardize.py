@@ -1,19 +1,42 @@
 """From a table's own units to columns of mean 0 and standard deviation 1, and back."""
 
+import torch
 from torch import Tensor
 
 
-def column_moments(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of every column.
+def summarize(X: Tensor) -> Tensor:
+    """Number of rows, mean and sum of squared deviations of every column of a block.
 
     Args:
         X: features, shape ``(n, P)``.
 
     Returns:
-        Two float64 tensors of shape ``(P,)``.
+        float64, shape ``(3, P)``.
     """
     X = X.double()
-    return X.mean(dim=0), X.std(dim=0, correction=0)
+    mean = X.sum(dim=0) / max(len(X), 1)
+    return torch.stack([torch.full_like(mean, len(X)), mean, (X - mean).square().sum(dim=0)])
+
+
+def merge(first: Tensor, second: Tensor) -> Tensor:
+    """Summary of two blocks together (Chan, Golub and LeVeque 1983), shape ``(3, P)``."""
+    count = first[0] + second[0]
+    share = second[0] / count.clamp(min=1)
+    step = second[1] - first[1]
+    return torch.stack([count, first[1] + share * step, first[2] + second[2] + first[0] * share * step.square()])
+
+
+def column_moments(summary: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of every column.
+
+    Args:
+        summary: shape ``(3, P)``.
+
+    Returns:
+        Two float64 tensors of shape ``(P,)``.
+    """
+    count, mean, deviation = summary
+    return mean, (deviation / count).sqrt()
 
 
 def standardize(X: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

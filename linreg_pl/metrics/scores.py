@@ -28,9 +28,9 @@ class Scores(MergedMetric):
         """See `linreg_pl.functional.scores.merge`."""
         return scores.merge(summaries)
 
-    def update(self, y_hat: Tensor, y: Tensor, loss_sum: Tensor) -> None:
-        """Add predictions ``(n, 1)``, targets ``(n, 1)`` and the model's loss summed over them."""
-        self.absorb(scores.summarize(y_hat, y, loss_sum))
+    def update(self, y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> None:
+        """Add predictions ``(n, 1)``, targets ``(n, 1)``, the model's loss summed over them, and their weights."""
+        self.absorb(scores.summarize(y_hat, y, loss_sum, weight))
 
     def compute(self) -> dict[str, float]:
         """See `linreg_pl.functional.scores.scores`."""

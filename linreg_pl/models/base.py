@@ -8,7 +8,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.base import Batch
+from linreg_pl.data.rows import Batch
 from linreg_pl.errors import require_not_negative, require_positive
 from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
@@ -84,8 +84,13 @@ class LinearModel(L.LightningModule, ABC):
         """Predict ``(n, 1)`` from features ``(n, P)``."""
 
     @abstractmethod
-    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The model's own loss, summed over the rows; without the penalty."""
+    def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The model's own loss of each row, ``(n, 1)``; without the penalty."""
+
+    def loss_sum(self, y_hat: Tensor, batch: Batch) -> Tensor:
+        """The losses of a batch, times the weights of its rows, summed."""
+        losses = self.losses(y_hat, batch.y)
+        return losses.sum() if batch.weight is None else (losses * batch.weight).sum()
 
     @abstractmethod
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
@@ -124,9 +129,8 @@ class LinearModel(L.LightningModule, ABC):
 
     def score(self, part: str, batch: Batch) -> None:
         """Add a batch to the scores of a part."""
-        X, y = batch.X, batch.y
-        y_hat = self(X)
-        self.scores[part].update(y_hat, y, self.loss_sum(y_hat, y))  # type: ignore[operator]
+        y_hat = self(batch.X)
+        self.scores[part].update(y_hat, batch.y, self.loss_sum(y_hat, batch), batch.weight)  # type: ignore[operator]
 
     def take_scores(self, part: str) -> dict[str, float]:
         """Scores of a part over all processes; the next ones start from zero."""
@@ -255,9 +259,9 @@ class HandWrittenSGD(SGDModel):
         super().__init__(num_features, lr, bias, init_std, weight_decay)
         self.automatic_optimization = False
 
-    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Half the squared error, summed over the rows."""
-        return squared_loss(y_hat, y).sum()
+    def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """Half the squared error."""
+        return squared_loss(y_hat, y)
 
     @property
     def loss_per_squared_error(self) -> float:

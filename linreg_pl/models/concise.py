@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from linreg_pl.data.base import Batch
+from linreg_pl.data.rows import Batch
 from linreg_pl.models.base import SGDModel
 
 LOSSES: dict[str, type[nn.Module]] = {"squared": nn.MSELoss, "huber": nn.HuberLoss, "absolute": nn.L1Loss}
@@ -46,7 +46,7 @@ class Concise(SGDModel):
         self.linear.weight.data.copy_(self.initial_weight(num_features, init_std))
         if bias:
             self.linear.bias.data.fill_(0)
-        self.loss = LOSSES[loss](reduction="sum")
+        self.loss = LOSSES[loss](reduction="none")
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
 
@@ -59,13 +59,13 @@ class Concise(SGDModel):
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return self.net(X)  # type: ignore[no-any-return]
 
-    def loss_sum(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """The chosen loss, summed over the rows."""
+    def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        """The chosen loss."""
         return self.loss(y_hat, y)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of the mini-batch; the Trainer does the rest."""
-        return self.loss_sum(self(batch.X), batch.y) / self.share_of_rows(batch)
+        return self.loss_sum(self(batch.X), batch) / self.share_of_rows(batch)
 
     def configure_optimizers(self) -> Any:
         """The chosen optimizer and scheduler, by default plain SGD."""

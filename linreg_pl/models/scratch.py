@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.base import Batch
-from linreg_pl.functional.regression import l2_penalty, linreg, squared_loss
+from linreg_pl.data.rows import Batch
+from linreg_pl.functional.regression import l2_penalty, linreg
 from linreg_pl.models.base import HandWrittenSGD
 from linreg_pl.optim import SGD
 
@@ -44,7 +44,7 @@ class Scratch(HandWrittenSGD):
         """One step of SGD on the mini-batch, as in the notebook's loop."""
         batch_size = self.share_of_rows(batch)
         optimizer = self.optimizers()
-        loss = squared_loss(self(batch.X), batch.y).sum()
+        loss = self.loss_sum(self(batch.X), batch)
         if self.weight_decay:
             loss = loss + batch_size * self.weight_decay * l2_penalty(self.w)
         for param in self.params:

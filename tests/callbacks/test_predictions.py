@@ -6,7 +6,7 @@ import torch
 from pyarrow import parquet
 
 from linreg_pl.callbacks import Predictions
-from linreg_pl.data.base import Batch
+from linreg_pl.data.rows import Batch
 from linreg_pl.data.sampling import MiniBatches
 
 ROWS, BATCH_SIZE = 23, 5

@@ -122,6 +122,16 @@ def test_state_holds_the_moments_as_plain_numbers(path):
     assert state == {
         "feature_names": ["size", "age"],
         "target_name": "price",
+        "columns": {
+            "features": ["size", "age"],
+            "levels": {},
+            "means": {},
+            "missing": "error",
+            "unknown": "error",
+            "time_unit": "days",
+        },
+        "kinds": {"size": "numbers", "age": "numbers"},
+        "mean_weight": 1.0,
         "mean": data.mean.tolist(),
         "scale": data.scale.tolist(),
     }
@@ -144,12 +154,12 @@ def test_large_offsets_are_standardised_in_float64(tmp_path):
 # Everything below: what is wrong is said in one sentence that names file, column and row.
 
 BAD_CSV = {
-    "missing": ("x,y\n1,2\n,3\n5,4\n", "{path}: column 'x', row 2: the value is missing; fill it in or remove the row"),
+    "missing": ("x,y\n1,2\n,3\n5,4\n", "{path}: column 'x', row 2: the value is missing; fill it in, or set --data.missing drop or mean"),
     "missing target": (
         "x,y\n1,2\n3,\n5,4\n",
-        "{path}: column 'y', row 2: the value is missing; fill it in or remove the row",
+        "{path}: column 'y', row 2: the value is missing; fill it in, or set --data.missing drop or mean",
     ),
-    "nan": ("x,y\n1,2\n2,3\nnan,4\n", "{path}: column 'x', row 3: the value is missing; fill it in or remove the row"),
+    "nan": ("x,y\n1,2\n2,3\nnan,4\n", "{path}: column 'x', row 3: the value is missing; fill it in, or set --data.missing drop or mean"),
     "text": ("x,y\n1,2\nfoo,3\n5,4\n", "{path}: column 'x', row 2: 'foo' is not a number"),
     "text target": ("x,y\n1,2\n3,?\n", "{path}: column 'y', row 2: '?' is not a number"),
     "inf": ("x,y\n1,2\ninf,3\n", "{path}: column 'x', row 2: inf is not a finite number"),
@@ -164,7 +174,7 @@ BAD_CSV = {
         "x,z,y\n1,2,3\n1,3,4\n1,4,4\n",
         "column 'x' has one value only, so it cannot be standardised: leave it out of --data.features",
     ),
-    "target alone": ("y\n1\n2\n", "{path}: has no numeric column besides the target 'y' (--data.features)"),
+    "target alone": ("y\n1\n2\n", "{path}: has no numeric column besides the target 'y' (--data.features, --data.categorical)"),
     "integer that float64 skips": (
         "x,y\n1,2\n9007199254740993,3\n",
         "{path}: column 'x', row 2: 9007199254740993 is beyond 2^53, where float64 skips integers; rescale the column",
@@ -196,7 +206,7 @@ def test_bad_csv_is_refused(tmp_path, text, sentence):
 
 @pytest.mark.parametrize(
     ("bad", "sentence"),
-    [("oops", "'oops' is not a number"), ("", "the value is missing; fill it in or remove the row")],
+    [("oops", "'oops' is not a number"), ("", "the value is missing; fill it in, or set --data.missing drop or mean")],
 )
 def test_fault_after_the_first_block_of_a_csv_is_named_too(tmp_path, bad, sentence):
     path = tmp_path / "long.csv"
@@ -225,8 +235,8 @@ def test_row_of_the_wrong_length_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("x", "sentence"),
     [
-        ([1.0, None, 2.0], "row 2: the value is missing; fill it in or remove the row"),
-        ([1.0, 2.0, float("nan")], "row 3: nan is not a finite number"),
+        ([1.0, None, 2.0], "row 2: the value is missing; fill it in, or set --data.missing drop or mean"),
+        ([1.0, 2.0, float("nan")], "row 3: the value is missing; fill it in, or set --data.missing drop or mean"),
         ([1.0, float("inf"), float("nan")], "row 2: inf is not a finite number"),
     ],
 )
@@ -247,10 +257,10 @@ def test_text_asked_for_as_a_feature_is_refused(tmp_path):
     assert refusal(path, features=["x"]) == f"{path}: column 'x', row 1: 'a' is not a number"
 
 
-def test_dates_asked_for_as_a_feature_are_refused(tmp_path):
-    days = pa.array([0, 1], pa.int32()).cast(pa.date32())
-    path = write(tmp_path / "t.parquet", {"x": days, "y": [1.0, 2.0]})
-    assert refusal(path, features=["x"]) == f"{path}: column 'x' is of type date32[day], not numbers"
+def test_what_is_neither_number_nor_date_is_refused(tmp_path):
+    hours = pa.array([0, 1], pa.int32()).cast(pa.time32("s"))
+    path = write(tmp_path / "t.parquet", {"x": hours, "y": [1.0, 2.0]})
+    assert refusal(path, features=["x"]) == f"{path}: column 'x' is of type time32[s], not numbers"
 
 
 def test_binary_file_without_rows_is_refused(tmp_path):
@@ -297,8 +307,8 @@ def test_file_that_is_not_there_is_refused(tmp_path):
     assert refusal(path) == f"{path}: no such file (--data.path)"
 
 
-def test_folder_is_refused(tmp_path):
-    assert refusal(tmp_path) == f"{tmp_path}: is a folder; --data.path wants one CSV, Parquet or Feather file"
+def test_folder_without_tables_is_refused(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path}: is a folder without CSV, Parquet or Feather files (--data.path)"
 
 
 def test_unknown_ending_is_refused(tmp_path):

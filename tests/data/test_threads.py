@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from linreg_pl.data.reading import worked_on
+from linreg_pl.data.threads import worked_on
 
 
 class TestWorkedOn:

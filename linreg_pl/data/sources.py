@@ -1,0 +1,302 @@
+"""Tables on disk: CSV, Parquet and Feather files, folders of them, read piece by piece. Needs no torch."""
+
+import glob
+import os
+import re
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from linreg_pl.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".csv", ".parquet", ".pq", ".feather", ".arrow")
+LARGE_CSV = 2**26  # bytes; a larger one is read block by block
+
+
+def rows_at_once(num_columns: int) -> int:
+    """Rows of a piece: few enough for some of them to be in memory at once, enough to make the cost of each small."""
+    return min(2**17, max(2**14, 2**21 // num_columns))
+
+
+class Piece(NamedTuple):
+    """Consecutive rows of a table."""
+
+    start: int  # the first one's number in the table, from 0
+    batch: "pa.RecordBatch"
+
+
+class Source(ABC):
+    """A table that can be read any number of times, in memory that does not grow with it.
+
+    Attributes:
+        name: what it is called in messages.
+        schema: names and types of its columns.
+        units: rows of each of its units, which several processes share out.
+    """
+
+    name: str
+    schema: "pa.Schema"
+    units: Sequence[int]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole table."""
+        return sum(self.units)
+
+    @abstractmethod
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield rows of some units, not more than `rows_at_once` at a time, each time with the number of their unit."""
+
+    def where(self, row: int) -> str:
+        """Say in a message where a row stands, 1 being the first."""
+        return f"row {row + 1}"
+
+    def pieces(self, columns: Sequence[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
+        """Yield the pieces of every ``world_size``-th unit, in their order."""
+        starts = [0, *accumulate(self.units)]
+        done = dict.fromkeys(range(rank, len(self.units), world_size), 0)
+        for unit, batch in self.read(list(done), columns):
+            yield Piece(starts[unit] + done[unit], batch)
+            done[unit] += batch.num_rows
+
+
+class InMemory(Source):
+    """A small table, read whole."""
+
+    def __init__(self, name: str, table: "pa.Table") -> None:
+        self.name, self.table, self.schema = name, table, table.schema
+        self.size = min(2**13, rows_at_once(table.num_columns or 1))
+        self.units = [min(self.size, table.num_rows - start) for start in range(0, table.num_rows, self.size)]
+
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield slices of the table."""
+        table = self.table.select(list(columns))
+        for unit in units:
+            yield unit, table.slice(unit * self.size, self.size).combine_chunks().to_batches()[0]
+
+
+class Parquet(Source):
+    """A Parquet file; its units are its row groups."""
+
+    def __init__(self, path: Path) -> None:
+        from pyarrow import parquet
+
+        self.name, self.path = str(path), path
+        with parquet.ParquetFile(path) as file:
+            self.schema = file.schema_arrow
+            self.units = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield slices of the row groups."""
+        from pyarrow import parquet
+
+        # Without pre-buffering, and through a small buffer, not even a row group is kept in memory.
+        with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
+            for unit in units:
+                for batch in file.iter_batches(rows_at_once(len(columns)), [unit], list(columns)):
+                    yield unit, batch
+
+
+class ArrowFile(Source):
+    """An Arrow IPC (Feather) file; its units are its record batches."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        import pyarrow as pa
+
+        self.name, self.path = name, path
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+            self.schema = reader.schema
+            batches = range(reader.num_record_batches)
+        options = pa.ipc.IpcReadOptions(included_fields=[0] if len(self.schema) else [])
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file, options=options) as reader:
+            self.units = [reader.get_batch(index).num_rows for index in batches]
+
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield slices of the record batches."""
+        import pyarrow as pa
+
+        options = pa.ipc.IpcReadOptions(included_fields=[self.schema.get_field_index(name) for name in columns])
+        size = rows_at_once(len(columns))
+        with pa.OSFile(str(self.path)) as file, pa.ipc.open_file(file, options=options) as reader:
+            for unit in units:
+                batch = reader.get_batch(unit).select(list(columns))
+                for start in range(0, batch.num_rows, size):
+                    yield unit, batch.slice(start, size)
+
+
+class Files(Source):
+    """Several files as one table, in the order of their names."""
+
+    def __init__(self, name: str, sources: Sequence[Source]) -> None:
+        self.name, self.sources, self.schema = name, sources, sources[0].schema
+        self.units = [rows for source in sources for rows in source.units]
+        for source in sources[1:]:
+            for column in self.schema.names:
+                if column not in source.schema.names:
+                    raise InputError(f"{source.name}: has no column {column!r}, which {sources[0].name} has")
+
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield from each file that has some of the units."""
+        first = 0
+        for source in self.sources:
+            mine = [unit - first for unit in units if first <= unit < first + len(source.units)]
+            for unit, batch in source.read(mine, columns) if mine else ():
+                yield first + unit, batch
+            first += len(source.units)
+
+    def where(self, row: int) -> str:
+        """Say in which file a row stands, and where."""
+        for source in self.sources:
+            if row < source.num_rows:
+                break
+            row -= source.num_rows
+        return f"{source.name}, {source.where(row)}"
+
+
+def open_table(path: str | Path) -> Source:
+    """Open a CSV, Parquet or Feather file, or all such files in a folder or of a glob.
+
+    Args:
+        path: a file, whose ending tells the format; a folder; or a pattern like ``houses/*.parquet``.
+
+    Raises:
+        InputError: no such file, a format that is not known or does not fit the content,
+            no rows, or two columns of one name.
+    """
+    text = str(path)
+    if Path(path).is_dir():
+        paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise InputError(f"{text}: is a folder without CSV, Parquet or Feather files (--data.path)")
+        source = _one_of(text, [_open(file) for file in paths])
+    elif glob.has_magic(text) and not Path(path).exists():
+        paths = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207
+        if not paths:
+            raise InputError(f"{text}: no file fits this pattern (--data.path)")
+        source = _one_of(text, [_open(file) for file in paths])
+    else:
+        source = _open(Path(path))
+    if source.num_rows == 0:
+        raise InputError(f"{text}: has no rows")
+    return source
+
+
+def _one_of(name: str, sources: list[Source]) -> Source:
+    return sources[0] if len(sources) == 1 else Files(name, sources)
+
+
+def _open(path: Path) -> Source:
+    import pyarrow as pa
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file (--data.path)")
+    try:
+        source = _by_suffix(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+    names = source.schema.names
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: {names.count(name)} columns are named {name!r}: rename all but one")
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        raise InputError(f"{path}: one column named {names[0]!r}: separate the columns with commas")
+    return source
+
+
+def _by_suffix(path: Path) -> Source:
+    match path.suffix.lower():
+        case ".csv":
+            return _open_csv(path)
+        case ".parquet" | ".pq":
+            return Parquet(path)
+        case ".feather" | ".arrow":
+            return ArrowFile(str(path), path)
+    raise InputError(f"{path}: --data.path must end in .csv, .parquet or .feather")
+
+
+def _open_csv(path: Path) -> Source:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty")
+    try:
+        types: dict[str, pa.DataType] = {}
+        while True:  # until every column has a type that fits all its values
+            options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+            try:
+                if path.stat().st_size <= LARGE_CSV:
+                    return InMemory(str(path), csv.read_csv(path, convert_options=options))
+                return _converted(path, options)
+            except pa.ArrowInvalid as error:
+                found = re.search(r"In CSV column #(\d+): .*conversion error to (\w+)", str(error))
+                if found is None:
+                    raise
+                name = csv.open_csv(path).schema.names[int(found[1])]
+                types[name] = pa.float64() if found[2] == "int64" else pa.string()
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):  # a header without an end of line
+            raise InputError(f"{path}: has no rows") from error
+        if re.search(r"Expected \d+ columns", str(error)):
+            raise _ragged(path) from error
+        raise
+
+
+def _converted(path: Path, options: "csv.ConvertOptions") -> Source:  # type: ignore[name-defined]  # noqa: F821
+    """Turn a large CSV file into an Arrow file, block by block: it is read several times, and so much faster."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    handle, temporary = tempfile.mkstemp(prefix="linreg_pl-", suffix=".arrow")
+    os.close(handle)
+    try:
+        with (
+            csv.open_csv(path, csv.ReadOptions(block_size=2**23), convert_options=options) as reader,
+            pa.ipc.new_file(temporary, reader.schema) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch)
+        source = ArrowFile(str(path), Path(temporary))
+    except BaseException as error:
+        Path(temporary).unlink()
+        if isinstance(error, OSError) and not isinstance(error, pa.ArrowInvalid):
+            raise InputError(f"{path}: cannot be unpacked into {temporary}: {error.strerror}; set TMPDIR") from error
+        raise
+    weakref.finalize(source, Path(temporary).unlink, missing_ok=True)
+    return source
+
+
+def _ragged(path: Path) -> InputError:
+    """Name the first row with too few or too many values; only a reader with one thread counts the rows."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    try:
+        csv.read_csv(path, read_options=csv.ReadOptions(use_threads=False))
+    except pa.ArrowInvalid as error:
+        if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
+            row, expected, actual = map(int, found.groups())
+            return InputError(f"{path}: row {row - 1}: has {actual} values for {expected} columns")
+    return InputError(f"{path}: has rows of unequal length")
+
+
+def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
+    """Raise InputError for the first wanted column that is not there, or is wanted twice."""
+    present = source.schema.names
+    for name in wanted:
+        if name not in present:
+            near = get_close_matches(name, present, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, present[:20]))}"
+            raise InputError(f"{source.name}: has no column {name!r} ({flag}); {hint}")
+        if list(wanted).count(name) > 1:
+            raise InputError(f"{flag}: names column {name!r} twice")
