@@ -17,6 +17,8 @@ Linear regression as a PyTorch Lightning project.
   test      as validate, on the test rows
   predict   as validate, writes RUN/predictions.parquet
   report    python train.py report RUN
+  export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
+  shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
 
 RUN is the folder that fit names at its end, runs/NAME/version_N. All flags: python train.py fit --help
 """
@@ -30,6 +32,14 @@ def main() -> None:
             print(HELP, end="")
         elif arguments[:1] == ["report"]:
             show_report(arguments[1:])
+        elif arguments[:1] == ["shuffle"]:
+            from linreg_pl.shuffle import command
+
+            command(arguments[1:])
+        elif arguments[:1] == ["export"]:
+            from linreg_pl.export import command
+
+            command(arguments[1:])
         else:
             from linreg_pl.cli import run
 

@@ -19,7 +19,18 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from linreg_pl.callbacks import Checkpoint, Curves, EpochLoss, Optimum, Predictions, RunReport, Stability, Together
+from linreg_pl.callbacks import (
+    Checkpoint,
+    Curves,
+    EpochLoss,
+    Optimum,
+    Predictions,
+    Progress,
+    RunReport,
+    Stability,
+    Together,
+)
+from linreg_pl.checkpoints import load_checkpoint, run_folder
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
@@ -95,6 +106,9 @@ class CLI(LightningCLI):
         )
         parser.add_argument("--guard", type=bool, default=True, help="refuse an lr that must diverge, stop at NaN")
         parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
+        parser.add_argument(
+            "--predictions", type=str | None, default=None, help="file that predict writes, .parquet or .csv"
+        )
         parser.add_class_arguments(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -125,12 +139,21 @@ class CLI(LightningCLI):
             if not settings.ckpt_path:
                 raise InputError(f"{self.subcommand} needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt")
             trainer.logger = False
+            self._take_columns(settings.data.init_args)
         elif trainer.logger in (None, True):
             name = Path(str(settings.config[0])).stem if settings.config else settings.model.class_path.split(".")[-1]
             folder = Path(trainer.default_root_dir or "", "runs")
             trainer.logger = Namespace(
                 class_path="linreg_pl.logger.RunLogger", init_args=Namespace(save_dir=str(folder), name=name.lower())
             )
+
+    def _take_columns(self, arguments: Namespace) -> None:
+        """Let a table be read as the one that the checkpoint was made with, where nothing else is asked for."""
+        columns = load_checkpoint(Path(self.settings.ckpt_path)).get("Table", {}).get("columns")
+        if columns is not None and "features" in arguments:
+            arguments.features = arguments.features or columns["features"]
+            arguments.categorical = arguments.categorical or list(columns["levels"])
+            arguments.levels = arguments.levels or columns["levels"] or None
 
     def _check_flags(self) -> None:
         """Refuse Trainer flags that cannot work, here or with the chosen model."""
@@ -164,14 +187,15 @@ class CLI(LightningCLI):
         level = self.settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        callbacks: list[Callback] = [EpochLoss(), Curves(), RunReport(folder, level)]
+        callbacks: list[Callback] = [Progress(), EpochLoss(), Curves(), RunReport(folder, level)]
         if self.settings.guard:
             callbacks.insert(0, Stability())
         if self.settings.optimum:
             callbacks.insert(0, Optimum())
         if self.subcommand == "predict":
             assert folder is not None
-            callbacks.append(Predictions(folder))
+            path = Path(self.settings.predictions) if self.settings.predictions else folder / "predictions.parquet"
+            callbacks.append(Predictions(path, level))
         keeps = trainer.logger is not False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         if self.subcommand == "fit" and trainer.logger is not False and not trainer.fast_dev_run:
             callbacks.append(SaveConfigCallback(self._parser("fit"), self.settings))
@@ -193,7 +217,8 @@ class CLI(LightningCLI):
             left_out, arguments = self.datamodule.left_out, self.settings.data.init_args
             if self.subcommand == "fit" and arguments.features is None and left_out and self.trainer.is_global_zero:
                 print(f"left out, not numeric: {', '.join(map(repr, left_out))}\n", flush=True)
-            arguments.features = self.datamodule.feature_names  # for config.yaml: as resolved
+            columns = self.datamodule.columns  # for config.yaml: as resolved
+            arguments.features, arguments.levels = columns.features, columns.levels or None
 
     def _check_checkpoint(self) -> None:
         path = self.settings.ckpt_path
@@ -221,29 +246,6 @@ class CLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict into a file; nothing is kept in memory."""
         self.trainer.predict(**(kwargs | {"return_predictions": False}))
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """Return the folder of the run that a checkpoint belongs to."""
-    folder = checkpoint.parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as data; one that holds code is refused.
-
-    Raises:
-        InputError: it is not there or cannot be read.
-    """
-    if not path.is_file():
-        raise InputError(f"--ckpt_path {path}: no such file")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise InputError(f"--ckpt_path {path}: is not a checkpoint that can be read") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
-        raise InputError(f"--ckpt_path {path}: is not a checkpoint of this program")
-    return checkpoint
 
 
 def run() -> None:

@@ -69,7 +69,14 @@ def format_report(report: Report, folder: Path | None) -> str:
         report: what `write` writes.
         folder: where the run lies; None if nothing was written.
     """
-    parts = [_coefficients(report), _verdict(report), format_scores(report), _optimum(report), report.get("note", "")]
+    parts = [
+        _missing(report),
+        _coefficients(report),
+        _verdict(report),
+        format_scores(report),
+        _optimum(report),
+        report.get("note", ""),
+    ]
     if "net" in report:
         parts.append(report["net"])
     if "gradients" in report:
@@ -93,6 +100,17 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _missing(report: Report) -> str:
+    """Say which values were missing."""
+    if "missing" not in report:
+        return ""
+    missing = report["missing"]
+    counts = ", ".join(f"{count} in {printable(name)}" for name, count in missing["columns"].items())
+    if missing["done"] == "mean":
+        return f"missing values: {counts}; the mean of the training rows stands for them"
+    return f"missing values: {counts}; {missing['rows_left_out']} rows left out"
 
 
 def _coefficients(report: Report) -> str:

@@ -5,8 +5,19 @@ from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.epochs import EpochLoss
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
+from linreg_pl.callbacks.progress import Progress
 from linreg_pl.callbacks.report import RunReport
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.callbacks.together import Together
 
-__all__ = ["Checkpoint", "Curves", "EpochLoss", "Optimum", "Predictions", "RunReport", "Stability", "Together"]
+__all__ = [
+    "Checkpoint",
+    "Curves",
+    "EpochLoss",
+    "Optimum",
+    "Predictions",
+    "Progress",
+    "RunReport",
+    "Stability",
+    "Together",
+]

@@ -1,6 +1,8 @@
 """Writes predictions as they come, and joins them when all are there."""
 
+import heapq
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,32 +10,45 @@ import lightning.pytorch as L
 import numpy as np
 
 from linreg_pl.data.rows import Batch
+from linreg_pl.errors import InputError
+from linreg_pl.functional.inference import Inference, infer
+from linreg_pl.models.base import LinearModel
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 
 class Predictions(L.Callback):
-    """Writes ``predictions.parquet``: the row's number in the table, from 0, and its prediction.
+    """Writes the predictions of a table, a row for each of its rows, in their order.
 
-    Every process writes its share of a batch as one row group of a file of its own. In
-    the end process 0 joins them, a batch at a time, in the order of the table.
+    ``row`` is the row's number in the table, from 0; the id columns follow, then ``prediction`` and,
+    where the checkpoint holds the optimum, ``standard_error`` of a new observation and its interval from
+    ``low`` to ``high``. They are null where a value is missing.
+
+    Every process writes its share into a file of its own. In the end process 0 joins them, a
+    block at a time, under the final name.
 
     Args:
-        folder: where the file goes.
+        path: the file; its ending, .parquet or .csv, tells the format.
+        confidence_level: probability that an interval covers a new observation.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, confidence_level: float = 0.95) -> None:
+        if path.suffix.lower() not in (".parquet", ".pq", ".csv"):
+            raise InputError(f"--predictions {path}: must end in .parquet or .csv")
+        if not path.parent.is_dir():
+            raise InputError(f"--predictions {path}: there is no folder {path.parent}")
+        self.path = path
+        self.confidence_level = confidence_level
         self._writer: pq.ParquetWriter | None = None
+        self._inference: Inference | None = None
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Open this process's file."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        schema = pa.schema({"row": pa.int64(), "prediction": pa.float64()})
-        self._writer = parquet.ParquetWriter(self._part(trainer.global_rank), schema)
+        """Find out whether the predictions have standard errors."""
+        assert isinstance(pl_module, LinearModel)
+        if not pl_module.penalised:
+            self._inference = infer(pl_module.optimum, self.confidence_level)
 
     def on_predict_batch_end(
         self,
@@ -44,44 +59,71 @@ class Predictions(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write this process's share of a batch."""
-        import pyarrow as pa
-
-        assert isinstance(batch, Batch)
-        assert self._writer is not None
-        rows = batch.rows
-        assert isinstance(rows, slice), "rows are predicted in order"
-        columns = {
-            "row": np.arange(rows.start, rows.stop, rows.step),
-            "prediction": outputs.reshape(-1).double().cpu().numpy(),
-        }
-        self._writer.write_table(pa.table(columns), row_group_size=max(len(columns["row"]), 1))
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Join the files of all processes."""
-        assert self._writer is not None
-        self._writer.close()
-        trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            path = self.folder / "predictions.parquet"
-            count = self._join(trainer.world_size, path)
-            print(f"{count} predictions in {path}", flush=True)
-
-    def _join(self, world_size: int, path: Path) -> int:
+        """Write this process's share of a block."""
         import pyarrow as pa
         from pyarrow import parquet
 
-        files = [parquet.ParquetFile(self._part(rank)) for rank in range(world_size)]
+        assert isinstance(batch, Batch)
+        assert isinstance(batch.rows, slice), "rows are predicted in order"
+        prediction = outputs.reshape(-1).double().cpu()
+        columns: dict[str, Any] = {"row": np.arange(batch.rows.start, batch.rows.stop)}
+        for name, column in (
+            zip(batch.ids.schema.names, batch.ids.columns, strict=True) if batch.ids is not None else ()
+        ):
+            if name in ("row", "prediction", "standard_error", "low", "high"):
+                raise InputError(f"--data.ids: the predictions have a column {name!r} of their own; rename yours")
+            columns[name] = column
+        columns["prediction"] = _nullable(prediction.numpy())
+        if self._inference is not None:
+            error = self._inference.prediction_standard_errors(batch.X.cpu())
+            margin = self._inference.t_quantile * error
+            columns["standard_error"] = _nullable(error.numpy())
+            columns["low"], columns["high"] = (_nullable((prediction + d).numpy()) for d in (-margin, margin))
+        table = pa.table(columns)
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._part(trainer.global_rank), table.schema)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Join the files of all processes."""
+        if self._writer is not None:
+            self._writer.close()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            count = self._join(trainer.world_size)
+            print(f"{count} predictions in {self.path}", flush=True)
+
+    def _join(self, world_size: int) -> int:
+        from pyarrow import csv, parquet
+
+        parts = [path for rank in range(world_size) if (path := self._part(rank)).exists()]
+        files = [parquet.ParquetFile(part) for part in parts]
+        schema = files[0].schema_arrow
         whole = self._part(world_size)
-        with parquet.ParquetWriter(whole, files[0].schema_arrow) as writer:
-            for batch in range(files[0].num_row_groups):
-                shares = [file.read_row_group(batch) for file in files]
-                writer.write_table(pa.concat_tables(shares).sort_by("row"))
-        count: int = sum(file.metadata.num_rows for file in files)
-        os.replace(whole, path)
-        for rank in range(world_size):
-            self._part(rank).unlink()
-        return count
+        open_writer = csv.CSVWriter if self.path.suffix.lower() == ".csv" else parquet.ParquetWriter
+        with open_writer(whole, schema) as writer:
+            for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
+                writer.write_table(table)
+        with whole.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, self.path)
+        for part in parts:
+            part.unlink()
+        return sum(file.metadata.num_rows for file in files)
 
     def _part(self, rank: int) -> Path:
-        return self.folder / f"predictions.{rank}.tmp"
+        return self.path.with_name(f"{self.path.stem}.{rank}.tmp")
+
+
+def _nullable(values: Any) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(values, from_pandas=True)  # nan becomes null
+
+
+def _blocks(file: "pq.ParquetFile") -> Iterator[tuple[int, "pa.Table"]]:
+    """Blocks of a file with their first rows' numbers."""
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        if table.num_rows:
+            yield table["row"][0].as_py(), table

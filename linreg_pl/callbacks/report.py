@@ -60,6 +60,8 @@ class RunReport(L.Callback):
         }
         if isinstance(model, SGDModel):
             result |= {"batch_size": data.batch_size, "lr": model.lr}
+        if data.missing_values:
+            result["missing"] = data.missing_values
         inference = infer(model.optimum, self.confidence_level)
         rows = _estimates(data, model)
         _add_truth(rows, data)

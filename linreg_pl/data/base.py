@@ -28,7 +28,7 @@ from linreg_pl.data.sampling import (
 )
 from linreg_pl.data.sources import rows_at_once
 from linreg_pl.data.spill import Spill
-from linreg_pl.data.threads import ahead, worked_on
+from linreg_pl.data.threads import worked_on
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.functional.least_squares import triangular_factor
 from linreg_pl.functional.sgd import steps_per_chunk
@@ -44,6 +44,11 @@ def unchanged(batch: T) -> T:
     return batch
 
 
+def plain_loader(batches: IterableDataset[T]) -> DataLoader[T]:
+    """A loader of what comes in batches; it leaves the global generator alone."""
+    return DataLoader(batches, batch_size=None, collate_fn=unchanged, generator=torch.Generator())
+
+
 class Blocks(IterableDataset[T]):
     """Blocks of rows, from the start each time they are asked for."""
 
@@ -56,7 +61,7 @@ class Blocks(IterableDataset[T]):
 
     def loader(self) -> DataLoader[T]:
         """Return a loader whose batches are the blocks."""
-        return DataLoader(self, batch_size=None, collate_fn=unchanged)
+        return plain_loader(self)
 
 
 class MiniBatchLoader(DataLoader[Batch]):
@@ -71,6 +76,15 @@ def data_of(trainer: L.Trainer) -> "DataModule":
     """The data of a fit, of which Lightning's types know nothing."""
     data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
     return data
+
+
+def _kept(make: Callable[[], Batch]) -> Batch:
+    return make()
+
+
+def _factor(make: Callable[[], Batch]) -> Tensor:
+    batch = make()
+    return triangular_factor(batch.X, batch.y, batch.weight)
 
 
 class DataModule(L.LightningDataModule, ABC):
@@ -112,8 +126,12 @@ class DataModule(L.LightningDataModule, ABC):
         self._said_rounded: set[str] = set()
 
     @abstractmethod
+    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield what makes the blocks of `pieces`, so that any thread can make them."""
+
     def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield a part in order, in the columns' own units, or one process's share of it."""
+        return (make() for make in self.promises(part, rank, world_size))
 
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
         """All features ``(n, P)`` and targets ``(n, 1)`` of a part, in their own units."""
@@ -127,6 +145,11 @@ class DataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""
+
+    @property
+    def missing_values(self) -> dict[str, Any]:
+        """What was missing and what became of it; empty where nothing was."""
+        return {}
 
     @property
     def num_features(self) -> int:
@@ -153,7 +176,7 @@ class DataModule(L.LightningDataModule, ABC):
         if self.num_rows(part) == 0:
             raise InputError(f"there are no {part} rows: {self.how_to_get_rows(part)}")
         if stage == "fit" and self.standardize and not self.model_wants_own_units:
-            summaries = (summarize(batch.X) for batch in ahead(self.pieces("train")))
+            summaries = worked_on(self.promises("train"), lambda make: summarize(make().X))
             self.mean, self.scale = column_moments(reduce(merge, summaries))
             for name, scale in zip(self.feature_names, self.scale.tolist(), strict=True):
                 if scale == 0:
@@ -174,17 +197,22 @@ class DataModule(L.LightningDataModule, ABC):
         X, y = self._to_float32(X, self.feature_names), self._to_float32(batch.y, [self.target_name])
         return batch._replace(X=X, y=y, weight=None if batch.weight is None else batch.weight.float())
 
+    def _seen(self, make: Callable[[], Batch]) -> Batch:
+        return self.as_the_model_sees(make())
+
     def _to_float32(self, columns: Tensor, names: list[str]) -> Tensor:
-        if columns.dtype == torch.float32:
-            return columns
-        with np.errstate(over="ignore"):  # said below, with the column's name
-            result = torch.from_numpy(columns.numpy().astype(np.float32))
-        if (faulty := columns.isfinite() & result.isinf()).any():
-            row, column = faulty.nonzero()[0].tolist()
+        result = columns.float()
+        if columns.dtype == torch.float32 or len(columns) == 0:
+            return result
+        largest = max(map(abs, map(float, torch.aminmax(columns))))
+        if largest > torch.finfo(torch.float32).max:
+            row, column = result.isinf().nonzero()[0].tolist()
             raise InputError(
                 f"column {names[column]!r}: {columns[row, column]:g} is too large for float32, which the steps are"
                 " taken in; rescale the column"
             )
+        if largest <= 2**24:
+            return result
         rounded = (columns.abs() > 2**24) & (columns == columns.round()) & (columns != result)
         for column in rounded.any(dim=0).nonzero().flatten().tolist():
             if names[column] not in self._said_rounded and self.share[0] == 0:
@@ -204,7 +232,7 @@ class DataModule(L.LightningDataModule, ABC):
             # In memory from numpy: it asks for huge pages, where random rows are found half again as fast.
             arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in widths]
             start = 0
-            for batch in map(self.as_the_model_sees, self.pieces(part)):
+            for batch in worked_on(self.promises(part), self._seen):
                 stop = start + len(batch.y)
                 for array, column in zip(arrays, (batch.X, batch.y, batch.weight), strict=False):
                     assert column is not None
@@ -252,11 +280,7 @@ class DataModule(L.LightningDataModule, ABC):
         if self.streamed("train"):
             if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
                 raise InputError("--trainer.overfit_batches: needs the rows in memory; raise --data.memory")
-            return DataLoader(
-                Streamed(self._windows(), self.batch_size, *self.share, self._position),
-                batch_size=None,
-                collate_fn=unchanged,
-            )
+            return plain_loader(Streamed(self._windows(), self.batch_size, *self.share, self._position))
         return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -288,26 +312,22 @@ class DataModule(L.LightningDataModule, ABC):
         """
         rank, world_size = self.share
         if self.model_wants_own_units if own_units is None else own_units:
-            return Blocks(lambda: ahead(self._some(part, rank, world_size))).loader()
+            return Blocks(lambda: worked_on(self._some(part, rank, world_size), _kept)).loader()
         if self.streamed(part):
-            return Blocks(lambda: ahead(map(self.as_the_model_sees, self._some(part, rank, world_size)))).loader()
+            return Blocks(lambda: worked_on(self._some(part, rank, world_size), self._seen)).loader()
         return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
 
     def factors(self, part: Part) -> DataLoader[Tensor]:
         """Load triangular factors of ``[1 X y]`` of a part's blocks, in its own units, made by several threads."""
-        return Blocks(
-            lambda: worked_on(
-                self._some(part, *self.share), lambda block: triangular_factor(block.X, block.y, block.weight)
-            )
-        ).loader()
+        return Blocks(lambda: worked_on(self._some(part, *self.share), _factor)).loader()
 
-    def _some(self, part: Part, rank: int, world_size: int) -> Iterator[Batch]:
+    def _some(self, part: Part, rank: int, world_size: int) -> Iterator[Callable[[], Batch]]:
         """This process's share of a part; one batch without rows where it has none, for the Trainer wants one."""
-        batch = None
-        for batch in self.pieces(part, rank, world_size):
-            yield batch
-        if batch is None:
-            yield Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
+        make = None
+        for make in self.promises(part, rank, world_size):
+            yield make
+        if make is None:
+            yield lambda: Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
 
     def _loader(
         self,
@@ -338,7 +358,7 @@ class DataModule(L.LightningDataModule, ABC):
         steps = steps_per_chunk(num_steps, self.batch_size, self.num_features, by_moments)
         divisor: int = trainer.lightning_module.chunk_divisor  # type: ignore[assignment]
         chunks = Chunks(windows, self.batch_size, *self.share, position, steps=steps, divisor=divisor)
-        return DataLoader(chunks, batch_size=None, collate_fn=unchanged)
+        return plain_loader(chunks)
 
     def _windows(self) -> Windows:
         """The training rows as the model sees them, a window at a time."""
@@ -353,14 +373,14 @@ class DataModule(L.LightningDataModule, ABC):
         trainer = self.trainer
         token = uuid4().hex if trainer is None else trainer.strategy.broadcast(uuid4().hex)
         path = Path(tempfile.gettempdir(), f"linreg_pl-{token}.rows")
-        window_bytes = int(self.memory * 2**20) // 8
+        window_bytes = int(self.memory * 2**20) // 32
         spill = Spill(
             path, self.num_rows("train"), self.num_features, self.weighted, self.batch_size, self.seed, window_bytes
         )
         first = trainer is None or trainer.local_rank == 0
         try:
             if first:
-                spill.write(ahead(map(self.as_the_model_sees, self.pieces("train"))))
+                spill.write(worked_on(self.promises("train"), self._seen))
             if trainer is not None:
                 trainer.strategy.barrier()
         finally:

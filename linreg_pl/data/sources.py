@@ -23,7 +23,7 @@ LARGE_CSV = 2**26  # bytes; a larger one is read block by block
 
 def rows_at_once(num_columns: int) -> int:
     """Rows of a piece: few enough for some of them to be in memory at once, enough to make the cost of each small."""
-    return min(2**17, max(2**14, 2**21 // num_columns))
+    return min(2**17, max(2**15, 2**20 // num_columns))
 
 
 class Piece(NamedTuple):
@@ -96,6 +96,7 @@ class Parquet(Source):
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the row groups."""
+        import pyarrow as pa
         from pyarrow import parquet
 
         # Without pre-buffering, and through a small buffer, not even a row group is kept in memory.
@@ -103,6 +104,7 @@ class Parquet(Source):
             for unit in units:
                 for batch in file.iter_batches(rows_at_once(len(columns)), [unit], list(columns)):
                     yield unit, batch
+        pa.default_memory_pool().release_unused()
 
 
 class ArrowFile(Source):
@@ -136,12 +138,19 @@ class Files(Source):
     """Several files as one table, in the order of their names."""
 
     def __init__(self, name: str, sources: Sequence[Source]) -> None:
+        import pyarrow as pa
+
         self.name, self.sources, self.schema = name, sources, sources[0].schema
         self.units = [rows for source in sources for rows in source.units]
         for source in sources[1:]:
             for column in self.schema.names:
                 if column not in source.schema.names:
                     raise InputError(f"{source.name}: has no column {column!r}, which {sources[0].name} has")
+                types = [which.schema.field(column).type for which in (sources[0], source)]
+                if pa.types.is_temporal(types[0]) != pa.types.is_temporal(types[1]):
+                    raise InputError(
+                        f"{source.name}: column {column!r} is of type {types[1]}, but {types[0]} in {sources[0].name}"
+                    )
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield from each file that has some of the units."""
@@ -161,11 +170,12 @@ class Files(Source):
         return f"{source.name}, {source.where(row)}"
 
 
-def open_table(path: str | Path) -> Source:
+def open_table(path: str | Path, flag: str = "--data.path") -> Source:
     """Open a CSV, Parquet or Feather file, or all such files in a folder or of a glob.
 
     Args:
         path: a file, whose ending tells the format; a folder; or a pattern like ``houses/*.parquet``.
+        flag: what the path was given by, for messages.
 
     Raises:
         InputError: no such file, a format that is not known or does not fit the content,
@@ -175,15 +185,15 @@ def open_table(path: str | Path) -> Source:
     if Path(path).is_dir():
         paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES)
         if not paths:
-            raise InputError(f"{text}: is a folder without CSV, Parquet or Feather files (--data.path)")
-        source = _one_of(text, [_open(file) for file in paths])
+            raise InputError(f"{text}: is a folder without CSV, Parquet or Feather files ({flag})")
+        source = _one_of(text, [_open(file, flag) for file in paths])
     elif glob.has_magic(text) and not Path(path).exists():
         paths = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207
         if not paths:
-            raise InputError(f"{text}: no file fits this pattern (--data.path)")
-        source = _one_of(text, [_open(file) for file in paths])
+            raise InputError(f"{text}: no file fits this pattern ({flag})")
+        source = _one_of(text, [_open(file, flag) for file in paths])
     else:
-        source = _open(Path(path))
+        source = _open(Path(path), flag)
     if source.num_rows == 0:
         raise InputError(f"{text}: has no rows")
     return source
@@ -193,13 +203,13 @@ def _one_of(name: str, sources: list[Source]) -> Source:
     return sources[0] if len(sources) == 1 else Files(name, sources)
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path, flag: str) -> Source:
     import pyarrow as pa
 
     if not path.exists():
-        raise InputError(f"{path}: no such file (--data.path)")
+        raise InputError(f"{path}: no such file ({flag})")
     try:
-        source = _by_suffix(path)
+        source = _by_suffix(path, flag)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     except PermissionError as error:
@@ -213,7 +223,7 @@ def _open(path: Path) -> Source:
     return source
 
 
-def _by_suffix(path: Path) -> Source:
+def _by_suffix(path: Path, flag: str) -> Source:
     match path.suffix.lower():
         case ".csv":
             return _open_csv(path)
@@ -221,7 +231,7 @@ def _by_suffix(path: Path) -> Source:
             return Parquet(path)
         case ".feather" | ".arrow":
             return ArrowFile(str(path), path)
-    raise InputError(f"{path}: --data.path must end in .csv, .parquet or .feather")
+    raise InputError(f"{path}: {flag} must end in .csv, .parquet or .feather")
 
 
 def _open_csv(path: Path) -> Source:

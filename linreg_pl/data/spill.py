@@ -2,8 +2,8 @@
 
 Decoding a table takes longer than descending on it, and its row groups are too large to be
 shuffled well. So the rows are written once, as the model wants them, into a file without a
-name, in blocks of some 16 KiB. An epoch visits the blocks in random order, a few thousand at
-a time, and the rows of those in random order: even of a sorted table, a window of thousands
+name, in blocks of some 8 KiB. An epoch visits the blocks in random order, a thousand or
+more at a time, and the rows of those in random order: even of a sorted table, a window of thousands
 of blocks from everywhere is a fair sample.
 """
 
@@ -24,7 +24,7 @@ from linreg_pl.data.sampling import Window, permutation, seeded_generator
 from linreg_pl.data.threads import ahead
 from linreg_pl.errors import InputError
 
-BLOCK_BYTES = 2**14
+BLOCK_BYTES = 2**13
 
 
 class Spill:
@@ -104,9 +104,9 @@ class Spill:
             for batch in batches:
                 kinds = [batch.X, batch.y] if batch.weight is None else [batch.X, batch.y, batch.weight]
                 arrays = [np.concatenate([old, new.numpy()]) for old, new in zip(rest, kinds, strict=True)]
-                whole = len(arrays[0]) // self.block * self.block
-                _append(file, [array[:whole].reshape(whole // self.block, -1) for array in arrays])
-                rest = [array[whole:] for array in arrays]
+                count = len(arrays[0]) // self.block
+                _append(file, [array[: count * self.block].reshape(count, -1) for array in arrays] if count else [])
+                rest = [array[count * self.block :] for array in arrays]
             _append(file, [array.reshape(1, -1) for array in rest])
             assert file.tell() == self.num_rows * self.row_bytes
 
@@ -141,6 +141,8 @@ class Spill:
 
 
 def _append(file: BinaryIO, columns: list[NDArray[np.float32]]) -> None:
+    if not columns:
+        return
     try:
         file.write(np.concatenate(columns, axis=1).data)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Data drawn from a known linear model (d2l section 3.3)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,13 +75,13 @@ class Synthetic(DataModule):
         self.target_name = "y"
         self._drawn: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield a part in slices."""
+    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield slices of a part."""
         X, y = self.own_units(part)
         size = rows_at_once(self.num_features + 1)
         for start in range(rank * size, len(y), world_size * size):
             rows = slice(start, min(start + size, len(y)))
-            yield Batch(X[rows], y[rows], rows.stop - start, rows)
+            yield partial(Batch, X[rows], y[rows], rows.stop - start, rows)
 
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
         """Draw a part on first use; each has a stream of its own, so no part changes another."""

@@ -1,6 +1,7 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from linreg_pl.data.columns import (
 )
 from linreg_pl.data.rows import Batch
 from linreg_pl.data.sampling import Split
-from linreg_pl.data.sources import open_table, require_columns
+from linreg_pl.data.sources import Piece, open_table, require_columns
+from linreg_pl.data.threads import return_memory
 from linreg_pl.errors import InputError, require_positive
+from linreg_pl.progress import watched
 
 PARTS = ("train", "val", "test")
 DROPPED = len(PARTS)  # the number of a part that is none
@@ -118,6 +121,10 @@ class Table(DataModule):
         self._surveyed = False
         if any(not found for found in self.columns.levels.values()):
             self._survey(learn=True)
+        for name in self.feature_names:
+            if name == "bias" or self.feature_names.count(name) > 1:
+                what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
+                raise InputError(f"{path}: {name!r} is {what}; rename the column")
 
     @property
     def feature_names(self) -> list[str]:  # type: ignore[override]
@@ -145,6 +152,8 @@ class Table(DataModule):
                 self._survey(learn=True)
             elif stage in ("validate", "test") and dropping:
                 self._survey(learn=False)
+        if self.streamed("train") and not self.model_wants_own_units:
+            return_memory()
         super().setup(stage)
 
     def _survey(self, learn: bool) -> None:
@@ -160,7 +169,7 @@ class Table(DataModule):
         sums, present = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
         self.missing_counts = dict.fromkeys(names, 0)
         rows = np.zeros(len(PARTS), np.int64)
-        for piece in self.source.pieces(names):
+        for piece in self._read(names):
             values = {
                 name: numbers(self.source, piece, name, columns.time_unit)
                 for name in names
@@ -208,24 +217,35 @@ class Table(DataModule):
         if not self.mean_weight > 0:
             raise InputError(f"column {self.weights!r}: the weights of the training rows are all zero")
 
-    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield a part in the order of the file; predict takes all rows and needs no target."""
-        predicting = part == "predict"
-        others, ids = ([], self.ids) if predicting else (self._others, [])
-        split = not predicting and any(self.split.fractions)
-        width = self.num_features
+    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
+        others, ids = ([], self.ids) if part == "predict" else (self._others, [])
         names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
-        for piece in self.source.pieces(names, rank, world_size):
-            values = torch.from_numpy(self.columns.design(self.source, piece, others))
-            rows = slice(piece.start, piece.start + piece.batch.num_rows)
-            if split:
-                values = values[:, self.split.parts(rows.start, rows.stop) == PARTS.index(part)]
-            if self.columns.missing == "drop" and not predicting:
-                values = values[:, ~values.isnan().any(dim=0)]
-            count = values.shape[1]
-            y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
-            weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
-            yield Batch(values[:width].mT, y, count, rows, weight, piece.batch.select(ids) if ids else None)
+        return (partial(self._batch, part, piece, others, ids) for piece in self._read(names, rank, world_size))
+
+    def _batch(self, part: Part, piece: Piece, others: list[str], ids: list[str]) -> Batch:
+        predicting, width = part == "predict", self.num_features
+        values = torch.from_numpy(self.columns.design(self.source, piece, others))
+        rows = slice(piece.start, piece.start + piece.batch.num_rows)
+        if not predicting and any(self.split.fractions):
+            values = values[:, self.split.parts(rows.start, rows.stop) == PARTS.index(part)]
+        if self.columns.missing == "drop" and not predicting:
+            values = values[:, ~values.isnan().any(dim=0)]
+        count = values.shape[1]
+        y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
+        weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
+        return Batch(values[:width].mT, y, count, rows, weight, piece.batch.select(ids) if ids else None)
+
+    def _read(self, names: list[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
+        pieces = self.source.pieces(names, rank, world_size)
+        return watched(pieces, self.source.num_rows // world_size, self.source.name)
+
+    @property
+    def missing_values(self) -> dict[str, Any]:
+        """What was missing and what became of it; empty where nothing was."""
+        columns = {name: count for name, count in self.missing_counts.items() if count}
+        left_out = self.source.num_rows - sum(self.counts.values())
+        return {"columns": columns, "done": self.columns.missing, "rows_left_out": left_out} if columns else {}
 
     def _weight(self, weight: Tensor) -> Tensor:
         if (weight < 0).any():

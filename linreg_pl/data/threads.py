@@ -1,5 +1,6 @@
 """Threads between a file and the model: what reads ahead, and what works on the pieces."""
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,10 +37,20 @@ def worked_on(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
         under_way: deque[Future[U]] = deque()
         for piece in pieces:
             under_way.append(workers.submit(work, piece))
-            if len(under_way) > 2 * threads:
+            if len(under_way) > threads:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def return_memory() -> None:
+    """Let large blocks go back to the system as soon as they are freed, instead of being kept for the next.
+
+    Threads that each keep some would double the memory of a pass over a large table. Only glibc needs to be told.
+    """
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
+        m_mmap_threshold = -3  # malloc.h
+        library.mallopt(m_mmap_threshold, 2**20)
 
 
 @contextmanager

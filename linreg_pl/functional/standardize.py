@@ -15,7 +15,7 @@ def summarize(X: Tensor) -> Tensor:
     """
     X = X.double()
     mean = X.sum(dim=0) / max(len(X), 1)
-    return torch.stack([torch.full_like(mean, len(X)), mean, (X - mean).square().sum(dim=0)])
+    return torch.stack([torch.full_like(mean, len(X)), mean, (X - mean).square_().sum(dim=0)])
 
 
 def merge(first: Tensor, second: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def standardize(X: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     Returns:
         float64, shape ``(n, P)``.
     """
-    return (X.double() - mean) / scale
+    return X.to(torch.float64, copy=True).sub_(mean).div_(scale)
 
 
 def to_own_units(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,12 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
+from linreg_pl.data.base import data_of
 from linreg_pl.data.rows import Batch
 from linreg_pl.errors import require_not_negative, require_positive
 from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
-from linreg_pl.functional.regression import squared_loss
+from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.hooks import drop_unused, keep_signature
 from linreg_pl.metrics.scores import Scores
 
@@ -177,8 +178,9 @@ class LinearModel(L.LightningModule, ABC):
         self.record({f"test/{name}": value for name, value in self.take_scores("test").items()})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
-        """Predict a batch, ``(n, 1)``."""
-        return self(batch.X)
+        """Predict a batch of rows in their own units, ``(n, 1)``, float64."""
+        weight, bias = data_of(self.trainer).to_own_units(*self.coefficients())
+        return linreg(batch.X.double(), weight.reshape(-1, 1).to(batch.X.device), bias.item())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the factor with the weights."""

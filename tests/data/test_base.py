@@ -21,7 +21,7 @@ def test_training_batches_are_the_rows_of_the_permutation():
 
 @pytest.mark.parametrize("part", ["train", "val", "test", "predict"])
 def test_blocks_hold_every_row_once_in_order(part):
-    data = Synthetic(true_weight=[1.0] * 127, num_train=20_001, num_val=20_001, num_test=20_001)
+    data = Synthetic(true_weight=[1.0] * 127, num_train=40_001, num_val=40_001, num_test=40_001)
     blocks = list(data.blocks(part))
     assert len(blocks) > 1
     assert torch.equal(torch.cat([block.X for block in blocks]), data.own_units(part)[0])

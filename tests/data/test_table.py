@@ -23,6 +23,10 @@ def path(tmp_path, columns):
     return write(tmp_path / "houses.csv", columns)
 
 
+MISSING = "the value is missing; fill it in, or set --data.missing drop or mean"
+BESIDES = "besides the target 'y' (--data.features, --data.categorical)"
+
+
 def write(path, columns):
     table = pa.table(columns)
     match path.suffix:
@@ -154,12 +158,18 @@ def test_large_offsets_are_standardised_in_float64(tmp_path):
 # Everything below: what is wrong is said in one sentence that names file, column and row.
 
 BAD_CSV = {
-    "missing": ("x,y\n1,2\n,3\n5,4\n", "{path}: column 'x', row 2: the value is missing; fill it in, or set --data.missing drop or mean"),
+    "missing": (
+        "x,y\n1,2\n,3\n5,4\n",
+        f"{{path}}: column 'x', row 2: {MISSING}",
+    ),
     "missing target": (
         "x,y\n1,2\n3,\n5,4\n",
-        "{path}: column 'y', row 2: the value is missing; fill it in, or set --data.missing drop or mean",
+        f"{{path}}: column 'y', row 2: {MISSING}",
     ),
-    "nan": ("x,y\n1,2\n2,3\nnan,4\n", "{path}: column 'x', row 3: the value is missing; fill it in, or set --data.missing drop or mean"),
+    "nan": (
+        "x,y\n1,2\n2,3\nnan,4\n",
+        f"{{path}}: column 'x', row 3: {MISSING}",
+    ),
     "text": ("x,y\n1,2\nfoo,3\n5,4\n", "{path}: column 'x', row 2: 'foo' is not a number"),
     "text target": ("x,y\n1,2\n3,?\n", "{path}: column 'y', row 2: '?' is not a number"),
     "inf": ("x,y\n1,2\ninf,3\n", "{path}: column 'x', row 2: inf is not a finite number"),
@@ -174,7 +184,10 @@ BAD_CSV = {
         "x,z,y\n1,2,3\n1,3,4\n1,4,4\n",
         "column 'x' has one value only, so it cannot be standardised: leave it out of --data.features",
     ),
-    "target alone": ("y\n1\n2\n", "{path}: has no numeric column besides the target 'y' (--data.features, --data.categorical)"),
+    "target alone": (
+        "y\n1\n2\n",
+        f"{{path}}: has no numeric column {BESIDES}",
+    ),
     "integer that float64 skips": (
         "x,y\n1,2\n9007199254740993,3\n",
         "{path}: column 'x', row 2: 9007199254740993 is beyond 2^53, where float64 skips integers; rescale the column",
@@ -206,7 +219,7 @@ def test_bad_csv_is_refused(tmp_path, text, sentence):
 
 @pytest.mark.parametrize(
     ("bad", "sentence"),
-    [("oops", "'oops' is not a number"), ("", "the value is missing; fill it in, or set --data.missing drop or mean")],
+    [("oops", "'oops' is not a number"), ("", f"{MISSING}")],
 )
 def test_fault_after_the_first_block_of_a_csv_is_named_too(tmp_path, bad, sentence):
     path = tmp_path / "long.csv"
@@ -235,8 +248,8 @@ def test_row_of_the_wrong_length_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("x", "sentence"),
     [
-        ([1.0, None, 2.0], "row 2: the value is missing; fill it in, or set --data.missing drop or mean"),
-        ([1.0, 2.0, float("nan")], "row 3: the value is missing; fill it in, or set --data.missing drop or mean"),
+        ([1.0, None, 2.0], f"row 2: {MISSING}"),
+        ([1.0, 2.0, float("nan")], f"row 3: {MISSING}"),
         ([1.0, float("inf"), float("nan")], "row 2: inf is not a finite number"),
     ],
 )
@@ -260,7 +273,7 @@ def test_text_asked_for_as_a_feature_is_refused(tmp_path):
 def test_what_is_neither_number_nor_date_is_refused(tmp_path):
     hours = pa.array([0, 1], pa.int32()).cast(pa.time32("s"))
     path = write(tmp_path / "t.parquet", {"x": hours, "y": [1.0, 2.0]})
-    assert refusal(path, features=["x"]) == f"{path}: column 'x' is of type time32[s], not numbers"
+    assert refusal(path, features=["x"]) == f"{path}: column 'x' is of type time32[ms], not numbers"
 
 
 def test_binary_file_without_rows_is_refused(tmp_path):
@@ -328,3 +341,17 @@ def test_stage_without_rows_is_refused(path, stage, sentence):
     with pytest.raises(InputError) as error:
         Table(str(path), target="price").setup(stage)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"bias": [1.0, 2.0]}, "'bias' is the name of the intercept in every report"),
+        ({"a": ["x", "b=c"], "a=b": ["c", "A"]}, "'a=b=c' is the name of two columns of X"),
+    ],
+)
+def test_names_that_would_be_mistaken_are_refused(tmp_path, columns, sentence):
+    path = write(tmp_path / "t.parquet", columns | {"y": [1.0, 2.0]})
+    categorical = [name for name in columns if name != "bias"]
+    levels = {"a": ["x", "b=c"], "a=b": ["A", "c"]}
+    assert refusal(path, categorical=categorical, levels=levels) == f"{path}: {sentence}; rename the column"

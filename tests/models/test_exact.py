@@ -117,7 +117,7 @@ def test_prediction_is_the_affine_map_in_float64(data):
 
 
 def test_loss_is_the_squared_error():
-    assert Exact(1).loss_sum(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.5]])).item() == 9.25
+    assert Exact(1).losses(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.5]])).tolist() == [[9.0], [0.25]]
 
 
 def test_checkpoint_round_trip(tmp_path, data):

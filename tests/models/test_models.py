@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from linreg_pl.data.rows import Batch
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.errors import InputError
 from linreg_pl.models import Concise, Scratch
@@ -70,7 +71,13 @@ def test_nets_are_described_as_the_notebooks_do():
 @pytest.mark.parametrize(("kind", "per_squared_error"), [(Scratch, 0.5), (Concise, 1.0)])
 def test_loss_is_the_models_own(kind, per_squared_error):
     y_hat, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.5]])
-    assert make(kind).loss_sum(y_hat, y).item() == per_squared_error * 9.25
+    losses = make(kind).losses(y_hat, y)
+    assert losses.tolist() == [[per_squared_error * 9.0], [per_squared_error * 0.25]]
+    batch = Batch(y_hat, y, 2, slice(0, 2))
+    assert make(kind).loss_sum(y_hat, batch).item() == per_squared_error * 9.25
+    assert (
+        make(kind).loss_sum(y_hat, batch._replace(weight=torch.tensor([[0.5], [2.0]]))).item() == per_squared_error * 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,8 @@ def test_loss_is_the_models_own(kind, per_squared_error):
 )
 def test_process_without_rows_adds_nothing_to_the_gradient(kind, arguments):
     model = make(kind, **arguments)
-    model.loss_sum(model(torch.empty(0, 2)), torch.empty(0, 1)).backward()
+    nothing = Batch(torch.empty(0, 2), torch.empty(0, 1), 1, slice(0, 0))
+    model.loss_sum(model(nothing.X), nothing).backward()
     assert model.gradients() == {"weight": [0.0, 0.0], "bias": [0.0]}
 
 

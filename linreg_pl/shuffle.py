@@ -1,0 +1,224 @@
+"""Rewrites a table of any size as a Parquet file in random order, in bounded memory. Needs no torch."""
+
+import argparse
+import errno
+import math
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from linreg_pl.data.sources import Files, Source, open_table
+from linreg_pl.errors import InputError, require_not_negative, require_positive
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+GROUP_ROWS, GROUP_BYTES = 2**16, 2**25  # of a row group, at most
+BUCKETS = 128  # files open at once, at most
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line."""
+        raise InputError(f"{message}; see python train.py shuffle --help")
+
+
+def command(arguments: list[str]) -> None:
+    """Run ``python train.py shuffle`` with these arguments."""
+    parser = _Parser("python train.py shuffle", description=__doc__, allow_abbrev=False)
+    parser.add_argument("IN", help="a CSV, Parquet or Feather file, a folder of them, or a quoted pattern")
+    parser.add_argument("OUT", type=Path, help="the Parquet file to write; must not exist")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another order (default: 0)")
+    parser.add_argument("--memory", type=int, default=256, help="MiB for the rows in memory (default: 256)")
+    given = parser.parse_args(arguments)
+    stops = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]  # cleaning up
+    try:
+        rows = shuffle(given.IN, given.OUT, given.seed, given.memory)
+    finally:
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
+    print(f"{rows:,} rows, shuffled, in {given.OUT}")
+
+
+def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
+    """Rewrite a table in uniformly random order as one Parquet file: every row once, all columns with their types.
+
+    Types that Parquet has not become the nearest ones, as seconds become milliseconds.
+
+    Args:
+        path: what `open_table` takes.
+        out: the new file; it appears only once it is whole.
+        seed: with the same table and memory, the same seed gives the same file.
+        memory: MiB for the rows that are in memory at once, beside what reading a table takes.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        InputError: wrong arguments, a table that cannot be read, or no room to write.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    require_not_negative("--seed", seed)
+    require_positive("--memory", memory)
+    _require_new(out, path)
+    source = open_table(path, "IN")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
+            # A quarter each: two chunks and a row group are in memory at once; offsets of strings end at 2 GiB.
+            job = _Job(_schema(source), Path(name), min(memory * 2**18, 2**30), generator)
+            finished = job.folder / "finished"
+            _write(job.shuffled(job.read(source), source.num_rows), job.schema, finished)
+            os.replace(finished, out)
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: cannot be shuffled: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        mend = "; free there as much space as the table takes unpacked" if error.errno == errno.ENOSPC else ""
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise InputError(f"{out}: cannot be written from {path}: {reason}{mend}") from error
+    return source.num_rows
+
+
+def _require_new(out: Path, path: str) -> None:
+    if out.suffix.lower() not in (".parquet", ".pq"):
+        raise InputError(f"{out}: OUT must end in .parquet or .pq")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}: create it first")
+    if os.path.lexists(out):
+        raise InputError(f"{out}: exists already: remove it, or name another file")
+    if any(out.resolve().match(str(taken)) for taken in (Path(path).resolve(), Path(path).resolve() / "*")):
+        raise InputError(f"{out}: would become a part of {path}: name a file elsewhere")
+
+
+def _schema(source: Source) -> "pa.Schema":
+    """Types that hold the values of all files, which must have the same columns."""
+    import pyarrow as pa
+
+    if not isinstance(source, Files):
+        return source.schema
+    for part in source.sources:
+        for extra in set(part.schema.names) - set(source.schema.names):
+            raise InputError(f"{part.name}: has a column {extra!r}, which {source.sources[0].name} has not")
+    return pa.unify_schemas([part.schema for part in source.sources], promote_options="permissive")
+
+
+def _write(tables: Iterator["pa.Table"], schema: "pa.Schema", path: Path) -> None:
+    """Write each table as a row group, and all to the disk."""
+    from pyarrow import parquet
+
+    with path.open("wb") as file:
+        with parquet.ParquetWriter(file, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Job(NamedTuple):
+    schema: "pa.Schema"
+    folder: Path  # for temporary files
+    chunk_bytes: int  # of rows taken into memory together
+    generator: "np.random.Generator"
+
+    def read(self, source: Source) -> Iterator["pa.Table"]:
+        """Yield the pieces of a table, with the columns and types of the result."""
+        import pyarrow as pa
+
+        for piece in source.pieces(self.schema.names):
+            yield pa.Table.from_batches([piece.batch]).select(self.schema.names).cast(self.schema)
+
+    def shuffled(self, tables: Iterator["pa.Table"], rows: int) -> Iterator["pa.Table"]:
+        """Yield all rows in random order, as row groups.
+
+        What fits into a chunk is permuted. Else each row goes to a random bucket, a file, and the buckets are
+        shuffled one after the other, in the same way: together this is a uniformly random permutation
+        (Rao 1961, Sandelius 1962).
+        """
+        chunks = self.chunks(tables)
+        chunk = next(chunks)
+        if chunk.num_rows == rows:
+            order = self.generator.permutation(rows)
+            parts = math.ceil(max(rows / GROUP_ROWS, _num_bytes(chunk) / GROUP_BYTES))
+            for part in range(parts):
+                yield chunk.take(order[rows * part // parts : rows * (part + 1) // parts])
+            return
+        expected = rows / chunk.num_rows * _num_bytes(chunk) / self.chunk_bytes
+        count = max(2, min(BUCKETS, math.ceil(1.25 * expected)))  # a quarter more, as they differ in size
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            buckets = [Path(name, str(number)) for number in range(count)]
+            chunks = chain(iter([chunk]), chunks)  # the iterator, unlike the list, forgets it
+            del chunk
+            sizes = self.scatter(chunks, buckets)
+            for bucket, size in zip(buckets, sizes, strict=True):
+                if size:
+                    yield from self.shuffled(_read(bucket), size)
+                bucket.unlink()
+
+    def scatter(self, chunks: Iterator["pa.Table"], buckets: list[Path]) -> list[int]:
+        """Write each row to a random bucket; return the numbers of rows of the buckets."""
+        import numpy as np
+        import pyarrow as pa
+
+        sizes = np.zeros(len(buckets), dtype=np.int64)
+        with ExitStack() as stack:
+            files = [stack.enter_context(pa.OSFile(str(bucket), "wb")) for bucket in buckets]
+            writers = [stack.enter_context(pa.ipc.new_stream(file, self.schema)) for file in files]
+            for chunk in chunks:
+                chosen = self.generator.integers(len(buckets), size=chunk.num_rows, dtype=np.uint8)
+                counts = np.bincount(chosen, minlength=len(buckets))
+                members = np.split(np.argsort(chosen, kind="stable"), np.cumsum(counts)[:-1])
+                for writer, rows in zip(writers, members, strict=True):
+                    if rows.size:
+                        writer.write_table(chunk.take(rows))
+                sizes += counts
+                del chunk  # it would be in memory beside the next one
+        return [int(size) for size in sizes]
+
+    def chunks(self, tables: Iterator["pa.Table"]) -> Iterator["pa.Table"]:
+        """Join tables until the next one would not fit, and yield each such chunk in one piece."""
+        pending: list[pa.Table] = []
+        size = 0
+        for table in tables:
+            more = _num_bytes(table)
+            if pending and size + more > self.chunk_bytes:
+                yield _joined(pending)
+                size = 0
+            pending.append(table)
+            size += more
+        yield _joined(pending)
+
+
+def _num_bytes(table: "pa.Table") -> int:
+    """Bytes of the rows alone; tables from one file share their dictionaries."""
+    import pyarrow as pa
+
+    wide = [column for column in table.columns if not pa.types.is_dictionary(column.type)]
+    return int(sum(column.nbytes for column in wide) + 4 * table.num_rows * (table.num_columns - len(wide)))
+
+
+def _joined(tables: list["pa.Table"]) -> "pa.Table":
+    """Join tables to one piece, and let go of them."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables).combine_chunks()
+    tables.clear()
+    pa.default_memory_pool().release_unused()  # the pool would keep as much again
+    return table
+
+
+def _read(path: Path) -> Iterator["pa.Table"]:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
