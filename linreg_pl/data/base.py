@@ -5,6 +5,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
@@ -30,11 +31,14 @@ from linreg_pl.data.sources import rows_at_once
 from linreg_pl.data.spill import Spill
 from linreg_pl.data.threads import worked_on
 from linreg_pl.errors import InputError, require_positive
+from linreg_pl.functional.least_squares import merge as merge_factors
 from linreg_pl.functional.least_squares import triangular_factor
 from linreg_pl.functional.sgd import steps_per_chunk
 from linreg_pl.functional.standardize import column_moments, merge, standardize, summarize, to_own_units
 
 Part = Literal["train", "val", "test", "predict"]
+
+BLOCKS_PER_STEP = 16  # of Exact
 
 T = TypeVar("T")
 
@@ -318,8 +322,14 @@ class DataModule(L.LightningDataModule, ABC):
         return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
 
     def factors(self, part: Part) -> DataLoader[Tensor]:
-        """Load triangular factors of ``[1 X y]`` of a part's blocks, in its own units, made by several threads."""
-        return Blocks(lambda: worked_on(self._some(part, *self.share), _factor)).loader()
+        """Load triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
+
+        def factors() -> Iterator[Tensor]:
+            of_blocks = worked_on(self._some(part, *self.share), _factor)
+            while some := list(islice(of_blocks, BLOCKS_PER_STEP)):  # a step of the Trainer takes as long as a block
+                yield merge_factors(torch.stack(some))
+
+        return Blocks(factors).loader()
 
     def _some(self, part: Part, rank: int, world_size: int) -> Iterator[Callable[[], Batch]]:
         """This process's share of a part; one batch without rows where it has none, for the Trainer wants one."""
