@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -22,6 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from linreg_pl.callbacks import (
     Checkpoint,
     Curves,
+    DurableCheckpointIO,
     EpochLoss,
     Optimum,
     Predictions,
@@ -75,6 +77,9 @@ class Parser(LightningArgumentParser):
             r"\1: \2 is not accepted; see python train.py fit --help",
             text,
         )
+        if early := re.search(r"(model|data): NestedArg\(key='(.+?)', val='(.*?)'\)", text):
+            group, key, value = early.groups()
+            text = f"--{group}.{key} {value}: put --{group} NAME before it"
         if "Problems parsing config" in text:
             text = f"{' '.join(_values_of('--config'))}: {text}"
         print("error:", text[:500], file=sys.stderr)
@@ -204,8 +209,12 @@ class CLI(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoint"))
         self.trainer_defaults["callbacks"] = callbacks
         try:
-            profiler = self._get(self.config_init, "trainer").profiler or NoProfiler()
-            return super().instantiate_trainer(enable_checkpointing=keeps, profiler=profiler, **kwargs)
+            given = self._get(self.config_init, "trainer")
+            plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+            if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+                plugins = [*plugins, DurableCheckpointIO()]
+            profiler = given.profiler or NoProfiler()
+            return super().instantiate_trainer(enable_checkpointing=keeps, profiler=profiler, plugins=plugins, **kwargs)
         except (ValueError, ImportError) as error:
             raise InputError(" ".join(str(error).split())) from error
 

@@ -1,6 +1,6 @@
 """Callbacks: what a run tells, and when."""
 
-from linreg_pl.callbacks.checkpoint import Checkpoint
+from linreg_pl.callbacks.checkpoint import Checkpoint, DurableCheckpointIO
 from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.epochs import EpochLoss
 from linreg_pl.callbacks.optimum import Optimum
@@ -13,6 +13,7 @@ from linreg_pl.callbacks.together import Together
 __all__ = [
     "Checkpoint",
     "Curves",
+    "DurableCheckpointIO",
     "EpochLoss",
     "Optimum",
     "Predictions",

@@ -1,14 +1,53 @@
 """Checkpoints, the last of which is of the last step."""
 
+import io
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
+from linreg_pl.errors import InputError
 from linreg_pl.hooks import drop_unused
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, so that no kill and no full disk costs the one before it.
+
+    Lightning stages it in the folder for temporary files and may have to copy it over the old one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a temporary file in the same folder, see it on the disk, and rename it.
+
+        Raises:
+            InputError: the disk is full, or the folder may not be written to.
+        """
+        path, content = Path(path), io.BytesIO()
+        torch.save(checkpoint, content)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            kept = "the one before it is whole" if path.exists() else "there is none before it"
+            raise InputError(f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}") from error
 
 
 def _copy(source: str, target: str) -> None:

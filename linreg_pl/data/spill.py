@@ -65,14 +65,13 @@ class Spill:
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
         self.path = path
         size = num_rows * self.row_bytes
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         if size > (room := shutil.disk_usage(path.parent).free):
-            self.close()
             raise InputError(
                 f"{path.parent}: the training rows need {size / 2**30:.2g} GiB while the fit lasts, and"
                 f" {room / 2**30:.2g} GiB are left; set TMPDIR to a larger disk, or --data.memory above"
                 f" {size // 2**20}"
             )
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
         """Close the file; the last process to do so frees its space, once it has no name."""

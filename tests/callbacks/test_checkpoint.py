@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -27,3 +29,25 @@ def test_an_end_within_an_epoch_is_not_taken_for_the_checkpoint_before_it(tmp_pa
     in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", *steps).succeeded()
     (folder,) = (tmp_path / "runs" / "scratch").iterdir()
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+
+
+def test_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+    code = (
+        "import resource, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from linreg_pl.callbacks import DurableCheckpointIO\n"
+        "from linreg_pl.errors import InputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "path = Path(sys.argv[1], 'last.ckpt')\n"
+        "DurableCheckpointIO().save_checkpoint({'a': 1}, path)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    DurableCheckpointIO().save_checkpoint({'a': torch.zeros(10_000)}, path)\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    path = tmp_path / "last.ckpt"
+    assert outcome.stdout == f"{path}: the checkpoint cannot be written (File too large); the one before it is whole\n"
+    assert torch.load(path, weights_only=True) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]

@@ -53,6 +53,11 @@ def test_bad_argument_is_refused(linreg, flags, culprits):
     assert_refused(linreg("fit", "--config", SCRATCH, *flags), *culprits)
 
 
+def test_argument_before_the_class_it_belongs_to_is_refused(linreg):
+    outcome = linreg("fit", "--model.lr", 0.1, "--model", "Scratch", "--data", "Synthetic")
+    assert (outcome.status, outcome.stderr) == (2, "error: --model.lr 0.1: put --model NAME before it\n")
+
+
 @pytest.mark.parametrize("flags", [("--model.lr", -1), ("--model.lrr", 1), ("--trainer.strategy", "fsdp")], ids=str)
 def test_nothing_is_left_behind(linreg, tmp_path, flags):
     assert_refused(linreg("fit", "--config", SCRATCH, *flags))
