@@ -30,6 +30,7 @@ from linreg_pl.callbacks import (
     Progress,
     RunReport,
     Stability,
+    StopSignals,
     Together,
 )
 from linreg_pl.checkpoints import load_checkpoint, run_folder
@@ -192,7 +193,8 @@ class CLI(LightningCLI):
         level = self.settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        callbacks: list[Callback] = [Progress(), EpochLoss(), Curves(), RunReport(folder, level)]
+        report = RunReport(folder, level)
+        callbacks: list[Callback] = [Progress(), EpochLoss(), Curves(), report, StopSignals(report)]
         if self.settings.guard:
             callbacks.insert(0, Stability())
         if self.settings.optimum:

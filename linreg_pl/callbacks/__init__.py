@@ -7,6 +7,7 @@ from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.progress import Progress
 from linreg_pl.callbacks.report import RunReport
+from linreg_pl.callbacks.signals import StopSignals
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.callbacks.together import Together
 
@@ -20,5 +21,6 @@ __all__ = [
     "Progress",
     "RunReport",
     "Stability",
+    "StopSignals",
     "Together",
 ]

@@ -96,9 +96,13 @@ class Checkpoint(ModelCheckpoint):
         if self._every_n_train_steps or self._train_time_interval:  # else there is nothing to do
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.max_steps >= 0 and trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
-            if self._last_global_step_saved != trainer.global_step:
-                self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            self.save_now(trainer)
+
+    def save_now(self, trainer: L.Trainer) -> None:
+        """Save at the end of a step."""
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save after whole epochs only: what ended early would count as one when it is resumed."""

@@ -220,8 +220,8 @@ class TestSplit:
 
     @pytest.mark.parametrize("fractions", FRACTIONS)
     def test_every_block_has_its_share(self, fractions):
-        parts = Split(200_003, fractions, seed=3).parts(0, 200_003).numpy()
-        for start in range(0, 200_003, 65_536):
+        parts = Split(2**18, fractions, seed=3).parts(0, 2**18).numpy()
+        for start in range(0, 2**18, 65_536):
             block = parts[start : start + 65_536]
             for part, fraction in enumerate(fractions, start=1):
                 assert abs((block == part).sum() - fraction * len(block)) <= 1

@@ -118,13 +118,14 @@ def test_there_is_nothing_after_the_last_mini_batch(spilled):
         assert len(window.order.split(10)[100 - window.first :]) == 0
 
 
-def test_order_depends_on_seed_and_epoch_alone(spilled):
+@pytest.mark.parametrize("num_rows", [500, 5000], ids=["one block", "some blocks"])
+def test_order_depends_on_seed_and_epoch_alone(spilled, num_rows):
     torch.manual_seed(1)
-    orders = {key: epoch_of(spilled(5000, seed=key[0]), key[1])[0] for key in [(0, 0), (0, 1), (1, 0), (1, 1)]}
+    orders = {key: epoch_of(spilled(num_rows, seed=key[0]), key[1])[0] for key in [(0, 0), (0, 1), (1, 0), (1, 1)]}
     assert len(set(map(tuple, orders.values()))) == 4
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    spill = spilled(5000, piece=123)
+    spill = spilled(num_rows, piece=123)
     assert epoch_of(spill, 1)[0] == orders[0, 1]  # whatever came before
     assert epoch_of(spill, 0)[0] == orders[0, 0]
     assert torch.equal(torch.get_rng_state(), state)
@@ -203,7 +204,7 @@ class TestFile:
             rows = np.concatenate([torch.cat([batch.X, batch.y, batch.weight], dim=1) for batch in batches])
             tables.append(rows[np.lexsort(rows.T)])
         np.testing.assert_array_equal(*tables)
-        os.close(data._spill.file)
+        data._spill.close()
 
     def test_it_has_no_name_and_its_space_is_freed(self, data, folder):
         free = os.statvfs(folder).f_bfree

@@ -1,0 +1,70 @@
+"""Stops a fit on Ctrl-C and SIGTERM so that nothing is lost."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as L
+
+from linreg_pl.callbacks.checkpoint import Checkpoint
+from linreg_pl.callbacks.report import RunReport
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals(L.Callback):
+    """Finishes the step, saves, writes the report so far, says how to go on, and exits with 130 or 143.
+
+    A second Ctrl-C stops at once. All processes stop after the same step, whichever of them was told to.
+
+    Args:
+        report: writes the report so far.
+    """
+
+    def __init__(self, report: RunReport) -> None:
+        self.report = report
+        self._received = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received == number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+        self._received = number
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop, if any process was told to."""
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(bool(self._received), all=False)
+        else:
+            told = bool(self._received)
+        if told:
+            self._stop(trainer, pl_module)
+
+    def _stop(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        name = signal.Signals(self._received or signal.SIGTERM).name
+        where = f"stopped by {name} after step {trainer.global_step}"
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, Checkpoint):
+            checkpoint.save_now(trainer)
+            where += (
+                f"; go on with: python train.py fit --config {trainer.log_dir}/config.yaml"
+                f" --ckpt_path {checkpoint.last_model_path}"
+            )
+        self.report.on_fit_end(trainer, model)
+        if trainer.is_global_zero:
+            print(where, flush=True)
+        sys.exit(128 + (self._received or signal.SIGTERM))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let others listen again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
