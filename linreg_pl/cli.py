@@ -35,6 +35,7 @@ from linreg_pl.callbacks import (
 )
 from linreg_pl.checkpoints import load_checkpoint, run_folder
 from linreg_pl.data.base import DataModule
+from linreg_pl.data.columns import Columns
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
@@ -160,6 +161,9 @@ class CLI(LightningCLI):
             arguments.features = arguments.features or columns["features"]
             arguments.categorical = arguments.categorical or list(columns["levels"])
             arguments.levels = arguments.levels or columns["levels"] or None
+            for name in ("missing", "unknown", "time_unit"):
+                if arguments[name] == getattr(Columns, name):
+                    arguments[name] = columns[name]
 
     def _check_flags(self) -> None:
         """Refuse Trainer flags that cannot work, here or with the chosen model."""
@@ -238,6 +242,8 @@ class CLI(LightningCLI):
         checkpoint = load_checkpoint(Path(path))
         saved = checkpoint.get("hyper_parameters", {})
         for name, value in self.model.hparams.items():
+            if name == "num_features" and isinstance(self.datamodule, Table):
+                continue  # the table tells which columns are not those of the checkpoint
             if name in saved and saved[name] != value:
                 raise InputError(
                     f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or fit anew"

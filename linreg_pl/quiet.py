@@ -23,6 +23,7 @@ NOISY_WARNINGS = (
     "Be aware that when using `ckpt_path`.*",  # only `fit` needs the callbacks of the fit
     "Total length of `list` across ranks is zero",  # there need be no validation rows
     ".*your dataloader is not resumable.*",  # it is: order and position follow from the Trainer's own count
+    "Your `IterableDataset` has `__len__` defined.*",  # and rightly so
     "The dirpath has changed from .*",  # a resumed run has a folder of its own
 )
 

@@ -67,12 +67,8 @@ class Predictions(L.Callback):
         assert isinstance(batch.rows, slice), "rows are predicted in order"
         prediction = outputs.reshape(-1).double().cpu()
         columns: dict[str, Any] = {"row": np.arange(batch.rows.start, batch.rows.stop)}
-        for name, column in (
-            zip(batch.ids.schema.names, batch.ids.columns, strict=True) if batch.ids is not None else ()
-        ):
-            if name in ("row", "prediction", "standard_error", "low", "high"):
-                raise InputError(f"--data.ids: the predictions have a column {name!r} of their own; rename yours")
-            columns[name] = column
+        if batch.ids is not None:
+            columns |= dict(zip(batch.ids.schema.names, batch.ids.columns, strict=True))
         columns["prediction"] = _nullable(prediction.numpy())
         if self._inference is not None:
             error = self._inference.prediction_standard_errors(batch.X.cpu())
@@ -92,6 +88,13 @@ class Predictions(L.Callback):
         if trainer.is_global_zero:
             count = self._join(trainer.world_size)
             print(f"{count} predictions in {self.path}", flush=True)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave nothing of predictions that came to no end."""
+        if self._writer is not None:
+            self._writer.close()
+        for number in (trainer.global_rank, trainer.world_size):
+            self._part(number).unlink(missing_ok=True)
 
     def _join(self, world_size: int) -> int:
         from pyarrow import csv, parquet

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Missing = Literal["error", "drop", "mean"]
 Unknown = Literal["error", "ignore"]
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
+BEYOND = "is beyond 2^53, where float64 skips integers; rescale the column"
 SECONDS: dict[TimeUnit, int] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
@@ -158,6 +159,8 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
         return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     if _is_text(kind):
         return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(column.to_pylist())])
+    if types.is_null(kind):
+        return np.full(len(column), np.nan)
     if is_time(kind):
         return _times(column, SECONDS[time_unit])
     if not is_numeric(kind):
@@ -165,16 +168,15 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     values: NDArray[np.floating] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if types.is_integer(kind) and (large := np.abs(values) >= 2**53).any():  # 2^53 + 1 was rounded to 2^53
         row = int(large.argmax())
-        what = f"{column[row]} is beyond 2^53, where float64 skips integers; rescale the column"
+        what = f"{column[row]} {BEYOND}"
         raise _fault(source, piece, name, row, what)
     if types.is_decimal(kind) and kind.precision > 15:
         back = pa.array(values, from_pandas=True).cast(kind, safe=False)
         differs = pc.not_equal(back, column).fill_null(False).to_numpy(zero_copy_only=False)
-        if differs.any():
-            row = int(differs.argmax())
-            raise _fault(
-                source, piece, name, row, f"{column[row]} has more digits than float64 holds; round the column"
-            )
+        for row in np.flatnonzero(differs).tolist():
+            if len(column[row].as_py().normalize().as_tuple().digits) > 15:
+                what = f"{column[row]} has more digits than float64 holds; round the column"
+                raise _fault(source, piece, name, row, what)
     return values
 
 
@@ -194,10 +196,12 @@ def _times(column: "pa.Array", seconds: int) -> NDArray[np.floating]:
 def _parsed(source: Source, piece: Piece, name: str, row: int, text: str | None) -> float:
     if text is None or not text.strip():
         return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        raise _fault(source, piece, name, row, f"{text!r} is not a number") from None
+    if not _is_number(text):
+        raise _fault(source, piece, name, row, f"{text!r} is not a number")
+    value = float(text)
+    if abs(value) >= 2**53 and text.strip().lstrip("+-").isdigit():
+        raise _fault(source, piece, name, row, f"{text} {BEYOND}")
+    return value
 
 
 def decoded(column: "pa.Array") -> "pa.Array":
@@ -274,4 +278,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python allows

@@ -235,6 +235,8 @@ class Chunks(Streamed):
 class Split:
     """Which rows are held out: the same share of every 65536 consecutive rows, drawn at random.
 
+    The rows after the last whole 65536 belong to those before.
+
     Args:
         num_rows: rows of the table.
         fractions: share of each part that is held out.
@@ -247,6 +249,7 @@ class Split:
         self.num_rows = num_rows
         self.fractions = fractions
         self.seed = seed
+        self._last = max(1, num_rows // self.BLOCK) - 1
 
     def counts(self) -> list[int]:
         """Rows of each part held out."""
@@ -254,13 +257,13 @@ class Split:
 
     def parts(self, start: int, stop: int) -> Tensor:
         """Part of each of some consecutive rows, ``(stop - start,)``: 0 for training, then as in ``fractions``."""
-        first = start // self.BLOCK
-        blocks = [self._block(block) for block in range(first, -(-stop // self.BLOCK))]
+        first = min(start // self.BLOCK, self._last)
+        blocks = [self._block(block) for block in range(first, min(-(-stop // self.BLOCK), self._last + 1))]
         return torch.cat(blocks)[start - first * self.BLOCK : stop - first * self.BLOCK]
 
     @lru_cache(maxsize=4)  # noqa: B019
     def _block(self, block: int) -> Tensor:
-        start, stop = block * self.BLOCK, min((block + 1) * self.BLOCK, self.num_rows)
+        start, stop = block * self.BLOCK, self.num_rows if block == self._last else (block + 1) * self.BLOCK
         order = torch.randperm(stop - start, generator=seeded_generator(self.seed, "split", block))
         parts = torch.zeros(stop - start, dtype=torch.uint8)
         taken = 0

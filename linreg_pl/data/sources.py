@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".csv", ".parquet", ".pq", ".feather", ".arrow")
+NOT_UTF8 = "is not UTF-8 text: save the file as UTF-8"
 LARGE_CSV = 2**26  # bytes; a larger one is read block by block
 
 
@@ -134,20 +135,33 @@ class ArrowFile(Source):
                     yield unit, batch.slice(start, size)
 
 
+def _first_with_values(sources: Sequence[Source], field: "pa.Field") -> "pa.Field":
+    """The field as the first file has it in which it is not all missing."""
+    import pyarrow as pa
+
+    for source in sources:
+        index = source.schema.get_field_index(field.name)
+        if index >= 0 and not pa.types.is_null(source.schema.field(index).type):
+            return source.schema.field(index)
+    return field
+
+
 class Files(Source):
     """Several files as one table, in the order of their names."""
 
     def __init__(self, name: str, sources: Sequence[Source]) -> None:
         import pyarrow as pa
 
-        self.name, self.sources, self.schema = name, sources, sources[0].schema
+        self.name, self.sources = name, sources
+        self.schema = pa.schema([_first_with_values(sources, field) for field in sources[0].schema])
         self.units = [rows for source in sources for rows in source.units]
         for source in sources[1:]:
             for column in self.schema.names:
                 if column not in source.schema.names:
                     raise InputError(f"{source.name}: has no column {column!r}, which {sources[0].name} has")
                 types = [which.schema.field(column).type for which in (sources[0], source)]
-                if pa.types.is_temporal(types[0]) != pa.types.is_temporal(types[1]):
+                temporal = [pa.types.is_temporal(kind) for kind in types if not pa.types.is_null(kind)]
+                if len(set(temporal)) > 1:
                     raise InputError(
                         f"{source.name}: column {column!r} is of type {types[1]}, but {types[0]} in {sources[0].name}"
                     )
@@ -210,14 +224,18 @@ def _open(path: Path, flag: str) -> Source:
         raise InputError(f"{path}: no such file ({flag})")
     try:
         source = _by_suffix(path, flag)
+        names = source.schema.names
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {NOT_UTF8}") from error
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: {NOT_UTF8 if 'UTF8' in str(error) else str(error).splitlines()[0]}") from error
     except PermissionError as error:
         raise InputError(f"{path}: may not be read ({error.strerror})") from error
-    names = source.schema.names
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: {names.count(name)} columns are named {name!r}: rename all but one")
+        if path.suffix.lower() == ".csv" and pa.types.is_binary(source.schema.field(name).type):
+            raise InputError(f"{path}: column {name!r}: {NOT_UTF8}")
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise InputError(f"{path}: one column named {names[0]!r}: separate the columns with commas")
     return source
@@ -250,7 +268,7 @@ def _open_csv(path: Path) -> Source:
                 return _converted(path, options)
             except pa.ArrowInvalid as error:
                 found = re.search(r"In CSV column #(\d+): .*conversion error to (\w+)", str(error))
-                if found is None:
+                if found is None or found[2] == "string":
                     raise
                 name = csv.open_csv(path).schema.names[int(found[1])]
                 types[name] = pa.float64() if found[2] == "int64" else pa.string()
@@ -280,7 +298,9 @@ def _converted(path: Path, options: "csv.ConvertOptions") -> Source:  # type: ig
     except BaseException as error:
         Path(temporary).unlink()
         if isinstance(error, OSError) and not isinstance(error, pa.ArrowInvalid):
-            raise InputError(f"{path}: cannot be unpacked into {temporary}: {error.strerror}; set TMPDIR") from error
+            raise InputError(
+                f"{path}: cannot be unpacked into {temporary}: {error.strerror or error}; set TMPDIR"
+            ) from error
         raise
     weakref.finalize(source, Path(temporary).unlink, missing_ok=True)
     return source

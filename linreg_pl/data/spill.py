@@ -9,6 +9,7 @@ of blocks from everywhere is a fair sample.
 
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator
 from math import lcm, sqrt
 from pathlib import Path
@@ -38,9 +39,6 @@ class Spill:
         batch_size: rows in one mini-batch, over all processes.
         seed: shuffles the rows anew each epoch.
         window_bytes: about how much is read at a time.
-
-    Raises:
-        InputError: there is no room for it.
     """
 
     def __init__(
@@ -64,18 +62,8 @@ class Spill:
         unit = unit if unit * self.row_bytes <= window_bytes else batch_size
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
         self.path = path
-        size = num_rows * self.row_bytes
-        if size > (room := shutil.disk_usage(path.parent).free):
-            raise InputError(
-                f"{path.parent}: the training rows need {size / 2**30:.2g} GiB while the fit lasts, and"
-                f" {room / 2**30:.2g} GiB are left; set TMPDIR to a larger disk, or --data.memory above"
-                f" {size // 2**20}"
-            )
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    def close(self) -> None:
-        """Close the file; the last process to do so frees its space, once it has no name."""
-        os.close(self.file)
+        self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
 
     def _offset(self, row: int, column: int, block_rows: int) -> int:
         """Where a row's values of one kind begin: a block holds its features, then its targets, then its weights."""
@@ -96,8 +84,15 @@ class Spill:
         """Write all rows, in the order of the table.
 
         Raises:
-            InputError: the disk is full.
+            InputError: there is no room for them.
         """
+        size = self.num_rows * self.row_bytes
+        if size > (room := shutil.disk_usage(self.path.parent).free):
+            raise InputError(
+                f"{self.path.parent}: the training rows need {size / 2**30:.2g} GiB while the fit lasts, and"
+                f" {room / 2**30:.2g} GiB are left; set TMPDIR to a larger disk, or --data.memory above"
+                f" {size // 2**20}"
+            )
         rest = [np.empty((0, width), np.float32) for width in self.widths]
         with self.path.open("r+b") as file:
             for batch in batches:

@@ -1,6 +1,7 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from linreg_pl.data.columns import (
     Missing,
     TimeUnit,
     Unknown,
+    as_text,
     decoded,
     find_levels,
     is_missing,
@@ -30,6 +32,7 @@ from linreg_pl.progress import watched
 
 PARTS = ("train", "val", "test")
 DROPPED = len(PARTS)  # the number of a part that is none
+PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
 MAX_COLUMNS = 10_000
 
 
@@ -93,22 +96,13 @@ class Table(DataModule):
         self.weighted = weights is not None
         self.ids = list(ids)
         self.source = open_table(path)
-        for flag, names in (("categorical", categorical), ("ids", ids), ("weights", [weights] if weights else [])):
+        for flag, names in (("categorical", categorical), ("ids", ids)):
             require_columns(f"--data.{flag}", names, self.source)
         if features is None:
-            apart = {target, weights, *ids}
             numeric = numeric_names(self.source)
             usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
-            features = [name for name in usable if name not in apart]
-        require_columns("--data.features", features, self.source)
-        if not features:
-            raise InputError(
-                f"{path}: has no numeric column besides the target {target!r} (--data.features, --data.categorical)"
-            )
-        if target in features:
-            raise InputError(f"--data.features: contains the target {target!r}")
-        if weights in (target, *features):
-            raise InputError(f"--data.weights {weights}: is also the target or a feature")
+            features = [name for name in usable if name not in (target, weights, *ids)]
+        self._check_roles(features, categorical)
         known = {name: levels[name] for name in categorical if levels and name in levels}
         for name in [name for name in features if name in categorical]:
             known.setdefault(name, [])
@@ -126,6 +120,22 @@ class Table(DataModule):
                 what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
                 raise InputError(f"{path}: {name!r} is {what}; rename the column")
 
+    def _check_roles(self, features: Sequence[str], categorical: Sequence[str]) -> None:
+        require_columns("--data.features", features, self.source)
+        if not features:
+            raise InputError(
+                f"{self.source.name}: has no numeric column besides the target {self.target_name!r}"
+                " (--data.features, --data.categorical)"
+            )
+        if apart := [name for name in categorical if name not in features]:
+            raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
+        if taken := [name for name in self.ids if name in PREDICTED]:
+            raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
+        if self.target_name in features:
+            raise InputError(f"--data.features: contains the target {self.target_name!r}")
+        if self.weights in (self.target_name, *features):
+            raise InputError(f"--data.weights {self.weights}: is also the target or a feature")
+
     @property
     def feature_names(self) -> list[str]:  # type: ignore[override]
         """Names of the columns of X."""
@@ -137,6 +147,10 @@ class Table(DataModule):
         used = {*self.columns.features, self.target_name, self.weights, *self.ids}
         return [name for name in self.source.schema.names if name not in used]
 
+    def _require_others(self) -> None:
+        require_columns("--data.target", [self.target_name], self.source)
+        require_columns("--data.weights", self._others[1:], self.source)
+
     @property
     def _others(self) -> list[str]:
         """Columns read besides the features, except to predict."""
@@ -145,7 +159,7 @@ class Table(DataModule):
     def setup(self, stage: str) -> None:
         """Look through the table first, where something is to be learned or counted in all of it."""
         if stage != "predict":
-            require_columns("--data.target", [self.target_name], self.source)
+            self._require_others()
         dropping = self.columns.missing == "drop"
         if not self._surveyed:
             if stage == "fit" and (self.weighted or self.columns.missing != "error"):
@@ -161,7 +175,7 @@ class Table(DataModule):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        require_columns("--data.target", [self.target_name], self.source)
+        self._require_others()
         columns, whole = self.columns, self.columns.missing != "error"
         wanted = [name for name, levels in columns.levels.items() if not levels]
         names = [*columns.features, *self._others] if whole else [*wanted, *self._others[1:]]
@@ -192,6 +206,8 @@ class Table(DataModule):
                 present[name] += int(used.sum())
             for name in wanted:
                 found = decoded(piece.batch.column(name)).filter(pa.array(training & ~absent[name]))
+                if name in seen and seen[name].type != found.type:  # from several files
+                    seen[name], found = as_text(seen[name]), as_text(found)
                 seen[name] = pc.unique(pa.concat_arrays([*([seen[name]] if name in seen else []), found]))
         if whole:
             self.counts = dict(zip(PARTS, rows.tolist(), strict=True))
@@ -285,9 +301,19 @@ class Table(DataModule):
         Raises:
             InputError: the checkpoint was made for other columns.
         """
-        columns, kinds = Columns(**state_dict["columns"]), self._kinds()
-        if sorted(columns.features) == sorted(self.columns.features):
-            self.columns = columns  # in its order
+        columns, kinds, mine = Columns(**state_dict["columns"]), self._kinds(), self.columns
+        if columns.time_unit != mine.time_unit:
+            raise InputError(
+                f"--data.time_unit {mine.time_unit}: the checkpoint was made with {columns.time_unit};"
+                " leave the flag out"
+            )
+        if mine.missing == "mean" and columns.missing != "mean":
+            raise InputError(
+                "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values;"
+                " use drop"
+            )
+        if sorted(columns.features) == sorted(mine.features):
+            self.columns = replace(columns, missing=mine.missing, unknown=mine.unknown)  # in its order
         super().load_state_dict(state_dict)
         for name, kind in state_dict["kinds"].items():
             if kinds[name] != kind:

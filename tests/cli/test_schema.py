@@ -132,7 +132,6 @@ def test_unknown_level_is_refused(fit, tmp_path, with_a_new_town, command):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="Table.load_state_dict takes the checkpoint's `unknown` over the flag")
 def test_unknown_level_is_the_reference_if_so_asked(fit, tmp_path, with_a_new_town):
     table = fit.predictions(tmp_path, with_a_new_town, "--data.unknown", "ignore")
     area, days = with_a_new_town["area"][7].as_py(), (with_a_new_town["sold"][7].as_py() - DAY).days
@@ -191,3 +190,13 @@ def test_scores_with_the_checkpoint_alone(fit, tmp_path):
     outcome = fit.on(tmp_path, "test", new, "--data.test_fraction", 0.5, config=False)
     assert outcome.succeeded().stdout
     assert fit.outcome.report["test"]["mse"] == pytest.approx(0, abs=1e-18)
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_rows_with_missing_values_are_null_if_so_asked(fit, tmp_path, config):
+    new = houses(40, seed=1)
+    area = new["area"].to_pylist()
+    area[7] = None
+    some = new.set_column(2, "area", [area])
+    table = fit.predictions(tmp_path, some, "--data.missing", "drop", config=config)
+    assert [row for row in range(40) if table["prediction"][row].as_py() is None] == [7]

@@ -124,7 +124,6 @@ class TestLevels:
         X = design(columns=by_city(missing="drop"), city=values)
         np.testing.assert_array_equal(X, [[0, 1], [np.nan, np.nan]])
 
-    @pytest.mark.xfail(strict=True, reason="bug: levels of files of different types", raises=pa.ArrowInvalid)
     @pytest.mark.parametrize(
         "codes",
         [
@@ -228,7 +227,6 @@ class TestMissing:
         assert data.columns.means["x"] == pytest.approx(mean, rel=1e-12)
         np.testing.assert_allclose(data.own_units("val")[0][:, 0], np.where(np.isnan(x), mean, x)[~training])
 
-    @pytest.mark.xfail(strict=True, reason="bug: a column of one file that is all missing", raises=InputError)
     def test_all_values_of_a_file_may_be_missing(self, tmp_path):
         for name, x in {"a": pa.array([1.0, 2.0, 3.0]), "b": pa.nulls(3)}.items():
             parquet.write_table(pa.table({"x": x, "y": [1.0, 2.0, 4.0]}), tmp_path / f"{name}.parquet")
@@ -295,7 +293,6 @@ class TestDecimal:
         assert sentence.startswith(f"t: column 'x', row 3: {text}")
         assert sentence.endswith(" has more digits than float64 holds; round the column")
 
-    @pytest.mark.xfail(strict=True, reason="bug: one digit is not too many", raises=InputError)
     @pytest.mark.parametrize("text", ["0.1", "123.45", "-1000.01"])
     def test_zeros_are_no_digits(self, text):
         values = pa.array([Decimal(text)], pa.decimal128(38, 18))  # a usual type of databases
@@ -337,11 +334,9 @@ class TestNumbers:
     def test_numbers_may_be_text(self, kind):
         assert design(x=pa.array(["1", "-2.5", "1e3", " 7 "], kind))[:, 0].tolist() == [1, -2.5, 1000, 7]
 
-    @pytest.mark.xfail(strict=True, reason="bug: rounded without a word", raises=pytest.fail.Exception)
     def test_text_has_the_same_limits(self):
         assert "9007199254740993 is beyond 2^53" in refusal(x=["9007199254740993"])
 
-    @pytest.mark.xfail(strict=True, reason="bug: Python's float takes _", raises=pytest.fail.Exception)
     def test_what_only_python_takes_for_a_number_is_none(self):
         assert refusal(x=["1_000"]) == "t: column 'x', row 1: '1_000' is not a number"
 

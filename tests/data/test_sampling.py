@@ -212,7 +212,6 @@ class TestSplit:
         assert counts[1:] == split.counts() == [round(fraction * num_rows) for fraction in fractions]
         assert sum(counts) == num_rows
 
-    @pytest.mark.xfail(strict=True, reason="bug: a short last block", raises=AssertionError)
     @pytest.mark.parametrize(("num_rows", "fraction"), [(65_537, 0.4), (65_539, 0.4), (2**20 + 1, 0.15)])
     def test_however_few_rows_stand_in_the_last_block(self, num_rows, fraction):
         split = Split(num_rows, (fraction, fraction), seed=0)

@@ -248,7 +248,6 @@ class TestCsv:
         gc.collect()
         assert list(temporary.iterdir()) == []
 
-    @pytest.mark.xfail(strict=True, reason="bug: not said in a sentence", raises=(UnicodeDecodeError, pa.ArrowInvalid))
     @pytest.mark.parametrize("text", ["größe,y\n1,2\n2,3\n", "city,y\nKöln,2\nBonn,3\n"])
     def test_text_that_is_not_utf8_is_refused(self, tmp_path, text, large):
         path = tmp_path / "t.csv"
@@ -291,7 +290,6 @@ class TestLargeCsv:
             open_table(write(tmp_path / "t.csv", table))
         assert list(temporary.iterdir()) == []
 
-    @pytest.mark.xfail(strict=True, reason="bug: tried again without end", raises=AssertionError)
     def test_text_that_is_not_utf8_later_on_is_refused(self, tmp_path, temporary, monkeypatch):
         path, tries = tmp_path / "t.csv", []
         path.write_bytes(b"x\n" + (b"b" * 1000 + b"\n") * (LARGE_BLOCK // 1000) + "Köln\n".encode("latin-1"))

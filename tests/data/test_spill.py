@@ -241,9 +241,6 @@ class TestFile:
             data.train_dataloader()
         assert list(folder.iterdir()) == []
 
-    @pytest.mark.xfail(
-        strict=True, reason="bug: the space is freed only when Python ends", raises=pytest.fail.Exception
-    )
     def test_its_space_is_freed_when_nobody_needs_it(self, tmp_path):
         spill = Spill(tmp_path / "t.rows", 10, 1, False, 2, 0, 2**15)
         file = spill.file
