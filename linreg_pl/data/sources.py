@@ -24,7 +24,7 @@ LARGE_CSV = 2**26  # bytes; a larger one is read block by block
 
 def rows_at_once(num_columns: int) -> int:
     """Rows of a piece: few enough for some of them to be in memory at once, enough to make the cost of each small."""
-    return min(2**17, max(2**15, 2**20 // num_columns))
+    return min(2**17, max(2**15, 2**21 // num_columns))
 
 
 class Piece(NamedTuple):
