@@ -1,0 +1,92 @@
+import io
+import os
+import pty
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from linreg_pl import progress
+from tests.commands import REPOSITORY, in_process
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def pieces(count, pause=0.0):
+    for _ in range(count):
+        time.sleep(pause)
+        yield SimpleNamespace(batch=SimpleNamespace(num_rows=1000))
+
+
+def watch(monkeypatch, *arguments):
+    """What a terminal shows while the pieces pass; to be called in a test, for pytest resets stderr before it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Terminal())
+        list(progress.watched(*arguments))
+        return sys.stderr.getvalue()
+
+
+def test_long_work_shows_rows_per_second_and_time_left(monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0.05)
+    shown = watch(monkeypatch, pieces(30, pause=0.02), 30_000, "houses.csv")
+    assert "houses.csv: " in shown
+    assert " rows/s]" in shown
+    assert "/30.0k" in shown
+    assert shown.rsplit("\r", 2)[1].strip() == ""  # it is wiped away in the end
+
+
+def test_short_work_shows_nothing(monkeypatch):
+    assert watch(monkeypatch, pieces(30, pause=0.02), 30_000, "houses.csv") == ""
+
+
+def test_all_pieces_pass():
+    assert len(list(progress.watched(pieces(30), 30_000, "houses.csv"))) == 30
+
+
+def test_nothing_is_shown_where_nobody_looks(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    list(progress.watched(pieces(3, pause=0.15), 3000, "houses.csv"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("rank", "shows"), [("0", True), ("1", False)])
+def test_one_process_of_several_shows_it(monkeypatch, rank, shows):
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert bool(watch(monkeypatch, pieces(3, pause=0.15), 3000, "houses.csv")) == shows
+
+
+def test_a_fit_counts_the_rows_of_its_steps(tmp_path, monkeypatch):
+    shown = Terminal()
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr("linreg_pl.callbacks.progress.DELAY", 0.0)
+    monkeypatch.setattr("linreg_pl.callbacks.progress.INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "bar", lambda total, what, bar=progress.bar: on(shown, bar, total, what))
+    monkeypatch.setattr("linreg_pl.callbacks.progress.bar", progress.bar)
+    in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", "--trainer.max_epochs", 20).succeeded()
+    assert "fit: " in shown.getvalue()
+    assert "/20.0k" in shown.getvalue()
+
+
+def on(stream, bar, total, what):
+    """Make the bar with another stream in the place of stderr."""
+    before, sys.stderr = sys.stderr, stream
+    try:
+        return bar(total, what)
+    finally:
+        sys.stderr = before
+
+
+def test_a_short_fit_leaves_a_terminal_clean(tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(REPOSITORY / "train.py"), "fit", "--model", "Exact", "--data", "Synthetic"]
+    subprocess.run(command, cwd=tmp_path, stderr=theirs, stdout=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    with pytest.raises(OSError, match="Input/output error"):  # what reading gives when nothing was written
+        os.read(ours, 1)
+    os.close(ours)
