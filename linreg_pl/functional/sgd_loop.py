@@ -78,9 +78,10 @@ def _steps(
                 prefetch(X, coming, num_features - 1)  # a row need not begin where a cache line does
                 prefetch(y, coming, 0)
             row = order[i]
-            residual = y[row, 0] - b
+            predicted = number(0)
             for p in range(num_features):
-                residual -= X[row, p] * w[p]
+                predicted += X[row, p] * w[p]
+            residual = y[row, 0] - (predicted + b)
             pull = residual * weight[row, 0] if weighted else residual
             sum_squares += float(residual * pull)
             sum_residuals += pull
@@ -99,12 +100,20 @@ def _steps(
     theta[num_features] = b
 
 
-# Sums may be reordered, so that they vectorise; "nnan" and "ninf" are left out: a diverging run must show.
-_options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
-try:
-    _compiled = numba.njit(cache=True, **_options)(_steps)
-except RuntimeError:  # neither this folder nor the user's can be written to
-    _compiled = numba.njit(**_options)(_steps)
+def _compile(*allowed: str) -> Any:
+    options: dict[str, Any] = {"nogil": True, "fastmath": set(allowed)}
+    try:
+        return numba.njit(cache=True, **options)(_steps)
+    except RuntimeError:  # neither this folder nor the user's can be written to
+        return numba.njit(**options)(_steps)
+
+
+# Of a few columns the sums are taken in the order of torch and rounded alike: even the loss of a single row, the
+# square of a small difference of large numbers, then has the same digits. Of more columns they may be reordered, so
+# that they vectorise; "nnan" and "ninf" are left out: a diverging run must show.
+FEW_COLUMNS = 4
+_in_order = _compile("nsz")
+_reordered = _compile("reassoc", "contract", "nsz", "arcp")
 
 
 def run(
@@ -136,5 +145,6 @@ def run(
     """
     losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
     weight = y[:0] if weight is None else weight
-    _compiled(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses, weight)
+    steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered
+    steps(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses, weight)
     return losses

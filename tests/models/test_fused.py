@@ -36,7 +36,7 @@ def trained(model, rows, batch_size, **flags):
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about loaders and devices
 
 
-@pytest.mark.parametrize(("rows", "batch_size"), [(300, 1), (1000, 10), (1003, 16), (1003, 1000), (1000, 5000)])
+@pytest.mark.parametrize(("rows", "batch_size"), [(1000, 1), (1000, 10), (1003, 16), (1003, 1000), (1000, 5000)])
 def test_the_trajectory_is_that_of_scratch(rows, batch_size):
     fused, losses, steps = trained(lambda: Fused(2), rows, batch_size)
     scratch, wanted, wanted_steps = trained(lambda: Scratch(2), rows, batch_size)
@@ -44,11 +44,7 @@ def test_the_trajectory_is_that_of_scratch(rows, batch_size):
     weight, bias = fused.coefficients()
     np.testing.assert_allclose(weight, scratch.coefficients()[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(bias, scratch.coefficients()[1], rtol=0, atol=1e-5)
-    if batch_size == 1:
-        # One residual is known only to the rounding of a float32 prediction near 10, in scratch as in fused.
-        np.testing.assert_allclose(np.sqrt(2 * losses), np.sqrt(2 * wanted), rtol=1e-6, atol=4e-6)
-    else:
-        np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"bias": False}, {"weight_decay": 0.1}, {"lr": 0.2, "init_std": 1.0}])
