@@ -26,7 +26,7 @@ def sgd(params: Iterable[Tensor], lr: float, batch_size: float) -> None:
         if param.grad is None:
             continue
         param.grad /= batch_size
-        param -= lr * param.grad
+        param.sub_(lr * param.grad)
 
 
 @torch.no_grad()
