@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -133,6 +134,11 @@ class CLI(LightningCLI):
         """Arguments of the subcommand."""
         return self.config[self.subcommand]
 
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        """What ``--ckpt_path`` holds."""
+        return load_checkpoint(Path(self.settings.ckpt_path))
+
     def _parse_ckpt_path(self) -> None:
         """Leave the arguments alone; `_check_checkpoint` compares them with the checkpoint's."""
 
@@ -156,7 +162,7 @@ class CLI(LightningCLI):
 
     def _take_columns(self, arguments: Namespace) -> None:
         """Let a table be read as the one that the checkpoint was made with, where nothing else is asked for."""
-        columns = load_checkpoint(Path(self.settings.ckpt_path)).get("Table", {}).get("columns")
+        columns = self.checkpoint.get("Table", {}).get("columns")
         if columns is not None and "features" in arguments:
             arguments.features = arguments.features or columns["features"]
             arguments.categorical = arguments.categorical or list(columns["levels"])
@@ -239,7 +245,7 @@ class CLI(LightningCLI):
         path = self.settings.ckpt_path
         if path is None:
             return
-        checkpoint = load_checkpoint(Path(path))
+        checkpoint = self.checkpoint
         saved = checkpoint.get("hyper_parameters", {})
         for name, value in self.model.hparams.items():
             if name == "num_features" and isinstance(self.datamodule, Table):

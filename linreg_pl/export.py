@@ -92,10 +92,7 @@ def read(run: Path) -> Line:
     path = run / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise InputError(f"{run}: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N")
-    try:
-        checkpoint = load_checkpoint(path)
-    except InputError as error:
-        raise InputError(str(error).removeprefix("--ckpt_path ")) from error
+    checkpoint = load_checkpoint(path, flag="")
     states = (value for value in checkpoint.values() if isinstance(value, dict) and "feature_names" in value)
     data, found = next(states, None), checkpoint.get("coefficients")
     if data is None or found is None:

@@ -49,8 +49,8 @@ class StopSignals(L.Callback):
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        name = signal.Signals(self._received or signal.SIGTERM).name
-        where = f"stopped by {name} after step {trainer.global_step}"
+        number = signal.Signals(self._received or signal.SIGTERM)  # another process may have been told
+        where = f"stopped by {number.name} after step {trainer.global_step}"
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, Checkpoint):
             checkpoint.save_now(trainer)
@@ -61,7 +61,7 @@ class StopSignals(L.Callback):
         self.report.on_fit_end(trainer, model)
         if trainer.is_global_zero:
             print(where, flush=True)
-        sys.exit(128 + (self._received or signal.SIGTERM))
+        sys.exit(128 + number)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let others listen again."""

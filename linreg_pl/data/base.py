@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from linreg_pl.data.rows import Batch, Rows
+from linreg_pl.data.rows import Batch, Rows, Share
 from linreg_pl.data.sampling import (
     Chunk,
     Chunks,
@@ -62,10 +62,6 @@ class Blocks(IterableDataset[T]):
     def __iter__(self) -> Iterator[T]:
         """Yield the blocks."""
         return self.blocks()
-
-    def loader(self) -> DataLoader[T]:
-        """Return a loader whose batches are the blocks."""
-        return plain_loader(self)
 
 
 class MiniBatchLoader(DataLoader[Batch]):
@@ -238,8 +234,7 @@ class DataModule(L.LightningDataModule, ABC):
             start = 0
             for batch in worked_on(self.promises(part), self._seen):
                 stop = start + len(batch.y)
-                for array, column in zip(arrays, (batch.X, batch.y, batch.weight), strict=False):
-                    assert column is not None
+                for array, column in zip(arrays, batch.columns, strict=True):
                     array[start:stop] = column
                 start = stop
             self._rows[part] = Rows(*arrays)
@@ -270,6 +265,7 @@ class DataModule(L.LightningDataModule, ABC):
                 f" not {self.feature_names}: set --data.features"
             )
         self._rows.clear()
+        self._spill = None
         self.mean = self.scale = None
         if "mean" in state_dict:
             self.mean = torch.tensor(state_dict["mean"], dtype=torch.float64)
@@ -299,13 +295,12 @@ class DataModule(L.LightningDataModule, ABC):
         """Rows to predict, in order, in their own units."""
         return self.blocks("predict", own_units=True)
 
-    def first_mini_batches(self, count: int) -> Rows:
+    def first_mini_batches(self, count: int) -> Batch:
         """Rows of the first ``count`` whole mini-batches of epoch 0, or as many as the first window holds."""
         window = next(iter(self._windows().windows(0, 0)))
         size = min(self.batch_size, len(window.order))
         order = window.order[: min(count, len(window.order) // size) * size]
-        rows = window.rows
-        return Rows(rows.X[order], rows.y[order], None if rows.weight is None else rows.weight[order])
+        return window.rows[Share(order, len(order))]
 
     def blocks(self, part: Part, own_units: bool | None = None) -> DataLoader[Batch]:
         """Load a part in order, in batches as large as is good for speed.
@@ -314,27 +309,26 @@ class DataModule(L.LightningDataModule, ABC):
             part: which rows.
             own_units: whether they come as they are; by default as the model wants them.
         """
-        rank, world_size = self.share
-        if self.model_wants_own_units if own_units is None else own_units:
-            return Blocks(lambda: worked_on(self._some(part, rank, world_size), _kept)).loader()
-        if self.streamed(part):
-            return Blocks(lambda: worked_on(self._some(part, rank, world_size), self._seen)).loader()
-        return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
+        own_units = self.model_wants_own_units if own_units is None else own_units
+        if not own_units and not self.streamed(part):
+            return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
+        work = _kept if own_units else self._seen
+        return plain_loader(Blocks(lambda: worked_on(self._some(part), work)))
 
     def factors(self, part: Part) -> DataLoader[Tensor]:
         """Load triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
 
         def factors() -> Iterator[Tensor]:
-            of_blocks = worked_on(self._some(part, *self.share), _factor)
+            of_blocks = worked_on(self._some(part), _factor)
             while some := list(islice(of_blocks, BLOCKS_PER_STEP)):  # a step of the Trainer takes as long as a block
                 yield merge_factors(torch.stack(some))
 
-        return Blocks(factors).loader()
+        return plain_loader(Blocks(factors))
 
-    def _some(self, part: Part, rank: int, world_size: int) -> Iterator[Callable[[], Batch]]:
+    def _some(self, part: Part) -> Iterator[Callable[[], Batch]]:
         """This process's share of a part; one batch without rows where it has none, for the Trainer wants one."""
         make = None
-        for make in self.promises(part, rank, world_size):
+        for make in self.promises(part, *self.share):
             yield make
         if make is None:
             yield lambda: Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))

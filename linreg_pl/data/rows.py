@@ -19,6 +19,11 @@ class Batch(NamedTuple):
     weight: Tensor | None = None  # (n, 1), 1 on average over the training rows; None where all rows count alike
     ids: "pa.RecordBatch | None" = None  # columns that only travel along
 
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """Features, targets and, where rows have weights, weights."""
+        return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
+
 
 class Share(NamedTuple):
     """The rows of one mini-batch that belong to this process."""

@@ -156,7 +156,7 @@ class InMemory:
         yield Window(self.rows, self.orders.of(epoch), 0)
 
 
-class Streamed(IterableDataset[Any]):
+class FromWindows(IterableDataset[Any]):
     """The share of this process in the mini-batches of a table that comes in windows.
 
     Args:
@@ -181,9 +181,18 @@ class Streamed(IterableDataset[Any]):
         self.world_size = world_size
         self.position = position
 
-    def __len__(self) -> int:
+    @property
+    def num_steps(self) -> int:
         """Mini-batches in a whole epoch."""
         return -(-self.source.num_rows // self.batch_size)
+
+
+class Streamed(FromWindows):
+    """The mini-batches one by one; see `FromWindows` for the arguments."""
+
+    def __len__(self) -> int:
+        """Mini-batches in a whole epoch."""
+        return self.num_steps
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the mini-batches from the current position to the end of the epoch."""
@@ -193,27 +202,25 @@ class Streamed(IterableDataset[Any]):
                 yield window.rows[Share(batch[self.rank :: self.world_size], len(batch))]
 
 
-class Chunks(Streamed):
-    """The share of this process in an epoch's mini-batches, many mini-batches at a time.
+class Chunks(FromWindows):
+    """Many mini-batches at a time.
 
     Args:
         steps: mini-batches in a chunk.
         divisor: a chunk also ends where the number of steps since the start of training is a
             multiple of this, if not 0.
-        others: see `Streamed`; ``position`` counts mini-batches here too.
+        others: see `FromWindows`; ``position`` counts mini-batches here too.
     """
-
-    __len__ = None  # type: ignore[assignment]  # known only chunk by chunk
 
     def __init__(self, *others: Any, steps: int, divisor: int = 0) -> None:
         super().__init__(*others)
         self.steps = steps
         self.divisor = divisor
 
-    def __iter__(self) -> Iterator[Chunk]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks from the current position to the end of the epoch."""
         epoch, done = self.position()
-        steps_before = epoch * -(-self.source.num_rows // self.batch_size)
+        steps_before = epoch * self.num_steps
         size = len(range(self.rank, self.batch_size, self.world_size))
         for window in self.source.windows(epoch, done):
             done = max(done, window.first)

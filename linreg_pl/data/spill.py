@@ -2,9 +2,9 @@
 
 Decoding a table takes longer than descending on it, and its row groups are too large to be
 shuffled well. So the rows are written once, as the model wants them, into a file without a
-name, in blocks of some 8 KiB. An epoch visits the blocks in random order, a thousand or
-more at a time, and the rows of those in random order: even of a sorted table, a window of thousands
-of blocks from everywhere is a fair sample.
+name, in blocks of some 8 KiB. An epoch visits the blocks in random order, a thousand or more
+at a time, and the rows of those in random order: even of a sorted table, so many blocks from
+everywhere are a fair sample.
 """
 
 import os
@@ -96,10 +96,11 @@ class Spill:
         rest = [np.empty((0, width), np.float32) for width in self.widths]
         with self.path.open("r+b") as file:
             for batch in batches:
-                kinds = [batch.X, batch.y] if batch.weight is None else [batch.X, batch.y, batch.weight]
-                arrays = [np.concatenate([old, new.numpy()]) for old, new in zip(rest, kinds, strict=True)]
+                arrays = [np.concatenate([old, new.numpy()]) for old, new in zip(rest, batch.columns, strict=True)]
                 count = len(arrays[0]) // self.block
-                _append(file, [array[: count * self.block].reshape(count, -1) for array in arrays] if count else [])
+                _append(
+                    file, [part[: count * self.block].reshape(count, self.block * part.shape[1]) for part in arrays]
+                )
                 rest = [array[count * self.block :] for array in arrays]
             _append(file, [array.reshape(1, -1) for array in rest])
             assert file.tell() == self.num_rows * self.row_bytes
@@ -135,8 +136,6 @@ class Spill:
 
 
 def _append(file: BinaryIO, columns: list[NDArray[np.float32]]) -> None:
-    if not columns:
-        return
     try:
         file.write(np.concatenate(columns, axis=1).data)
     except OSError as error:

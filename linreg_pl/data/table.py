@@ -272,10 +272,6 @@ class Table(DataModule):
         """Return the number of rows of a part, without those dropped once that is known."""
         return self.source.num_rows if part == "predict" else self.counts[part]
 
-    def streamed(self, part: Part) -> bool:
-        """Whether a part is larger than ``memory``."""
-        return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must carry to be used on other tables; plain values only."""
         return super().state_dict() | {
