@@ -46,7 +46,7 @@ class Inference:
     @property
     def residual_sum_of_squares(self) -> float:
         """``|y - ŷ|²``."""
-        return float(self.solution.factor[-1, -1]) ** 2
+        return float(self.solution.factor[-1, -1].square())
 
     @property
     def residual_variance(self) -> float:

@@ -104,7 +104,9 @@ def num_rows(R: Tensor) -> int:
     return round(R[0, 0].item() ** 2)
 
 
-def solve(R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None = None) -> Solution:
+def solve(
+    R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None = None, minimum_norm: bool = False
+) -> Solution:
     """Coefficients that minimise ``|y - Xw - b|² + ridge |scale * w|²``.
 
     Args:
@@ -113,9 +115,10 @@ def solve(R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None
         ridge: strength of the penalty.
         scale: units of the penalty, shape ``(P,)``: the standard deviations of the columns
             make it the penalty for standardised columns. Ones by default.
+        minimum_norm: of the many optima of dependent columns, take the one of the shortest weight.
 
     Raises:
-        RankDeficientError: the columns are linearly dependent and there is no penalty.
+        RankDeficientError: the columns are linearly dependent, there is no penalty, and no ``minimum_norm``.
     """
     count = num_rows(R)
     factor = R if bias else triangularize(R[:, 1:])
@@ -125,11 +128,24 @@ def solve(R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None
         rows = torch.diag(torch.cat([units.new_zeros(int(bias)), ridge**0.5 * units, units.new_zeros(1)]))
         penalised = triangularize(torch.cat([factor, rows]))
     dependent = dependent_columns(penalised)
-    if dependent:
+    if dependent and not minimum_norm:
         raise RankDeficientError([column - int(bias) for column in dependent])
-    theta = torch.linalg.solve_triangular(penalised[:-1, :-1], penalised[:-1, -1:], upper=True).squeeze(1)
+    R, target = penalised[:-1, :-1], penalised[:-1, -1:]
+    theta = _shortest(R, target, bias) if dependent else torch.linalg.solve_triangular(R, target, upper=True)
+    theta = theta.squeeze(1)
     weight = theta[1:] if bias else theta
     return Solution(weight, theta[0] if bias else theta.new_zeros(()), factor, count, bias, ridge)
+
+
+def _shortest(R: Tensor, target: Tensor, bias: bool) -> Tensor:
+    """Of all coefficients that solve ``R θ = target`` best, those of the shortest weight, shape ``(p, 1)``."""
+    norms = _column_norms(R)
+    U, singular, V = torch.linalg.svd(R / norms)
+    kept = _kept(singular)
+    theta: Tensor = V[kept].mT @ (U[:, kept].mT @ target / singular[kept, None]) / norms[:, None]
+    free = (V[~kept] / norms).mT  # directions that change no prediction
+    theta -= free @ torch.linalg.lstsq(free[int(bias) :], theta[int(bias) :]).solution
+    return theta
 
 
 def unique_solution(R: Tensor, bias: bool) -> Solution | None:
@@ -142,25 +158,29 @@ def unique_solution(R: Tensor, bias: bool) -> Solution | None:
         return None
 
 
-def _equilibrated(factor: Tensor) -> Tensor:
-    """The factor's coefficient columns, each scaled to length 1, which no unit of measure can change."""
-    columns = factor[:-1, :-1]
+def _column_norms(columns: Tensor) -> Tensor:
+    """Lengths, to scale each column to length 1 by, which no unit of measure can change; 1 for a column of zeros."""
     norms = columns.norm(dim=0)
-    return columns / torch.where(norms > 0, norms, 1.0)
+    return torch.where(norms > 0, norms, 1.0)
+
+
+def _kept(singular: Tensor) -> Tensor:
+    """Which singular values of columns of length 1 are not zero but for rounding."""
+    return singular > RANK_TOLERANCE * len(singular) * singular.max()
 
 
 def dependent_columns(factor: Tensor) -> list[int]:
     """Indices of the columns that take part in a linear dependence; empty at full rank."""
-    columns = _equilibrated(factor)
-    _, singular, V = torch.linalg.svd(columns)
-    null = V[singular <= RANK_TOLERANCE * len(singular) * singular.max()]
+    columns = factor[:-1, :-1]
+    _, singular, V = torch.linalg.svd(columns / _column_norms(columns))
+    null = V[~_kept(singular)]
     return torch.nonzero((null.abs() > 1e-6).any(dim=0)).flatten().tolist()
 
 
 def matrix_rank(factor: Tensor) -> int:
     """Rank of the coefficient columns, judged after scaling each to length 1."""
-    singular = torch.linalg.svdvals(_equilibrated(factor))
-    return int((singular > RANK_TOLERANCE * len(singular) * singular.max()).sum())
+    columns = factor[:-1, :-1]
+    return int(_kept(torch.linalg.svdvals(columns / _column_norms(columns))).sum())
 
 
 def condition_number(factor: Tensor) -> float:
@@ -185,6 +205,23 @@ def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:
     """
     v = torch.cat([bias.reshape(1), weight, -bias.new_ones(1)])
     return float((R @ v).square().sum())
+
+
+def profile(R: Tensor, columns: list[int], bias: bool) -> Tensor:
+    """Factor ``G`` of the sum of squared residuals over some coefficients, the others each time at their best.
+
+    ``|G (v, -1)|²`` is its least value where these coefficients are ``v``.
+
+    Args:
+        R: triangular factor of ``[1 X y]``.
+        columns: of the coefficients in R: the bias is 0, the weights begin at 1.
+        bias: whether there is an intercept; else it is zero.
+
+    Returns:
+        Shape ``(c + 1, c + 1)`` for ``c`` coefficients.
+    """
+    others = [column for column in range(int(not bias), len(R) - 1) if column not in columns]
+    return triangularize(R[:, [*others, *columns, len(R) - 1]])[len(others) :, len(others) :]
 
 
 def total_sum_of_squares(R: Tensor, centred: bool = True) -> float:

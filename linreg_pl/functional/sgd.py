@@ -47,19 +47,21 @@ def sgd_steps(
     """Take one SGD step on each of many mini-batches, without autograd.
 
     The steps are those of ``squared_loss(...).mean() + weight_decay * l2_penalty(w)``, one after another, to
-    float rounding. They are taken by a compiled loop (`sgd_loop`) where one process has all rows on a CPU, else
-    by a scan over the mini-batches' moments (`sgd_scan`).
+    float rounding. They are taken by a compiled loop (`sgd_loop`) on a CPU, else by a scan over the mini-batches'
+    moments (`sgd_scan`). The scan shares the rows out over the processes. The loop is faster alone than the scan on
+    eight, so every process takes all steps, and they only make sure that all end alike.
 
     Args:
         theta: weights, then bias, shape ``(P + 1,)``, contiguous; updated in place.
-        X: all rows of this process, shape ``(N, P)``; gathering its rows first would cost more than the steps do.
+        X: all rows at hand, shape ``(N, P)``; gathering those wanted first would cost more than the steps do.
         y: targets, shape ``(N, 1)``.
-        order: rows of this process in the order of the steps, shape ``(n,)``; None for all, as they lie.
+        order: rows in the order of the steps, shape ``(n,)``; None for all, as they lie. For the scan this
+            process's share of them.
         batch_size: how many of them are in a mini-batch (the last may have fewer); 0 if this process has none.
         lr: step size. One that diverges gives losses of inf or nan.
         weight_decay: strength of the L2 penalty on the weights.
         has_bias: whether the bias is learned.
-        counts: rows of each mini-batch over all processes, shape ``(K,)``; needed with ``all_reduce``.
+        counts: rows of each mini-batch over all processes, shape ``(K,)``; needed by the scan with ``all_reduce``.
         all_reduce: sums a tensor over the processes, in place, as ``torch.distributed.all_reduce`` does; called once.
         way: "loop" or "scan", to choose. The loop takes a second to compile or half of one to load; the scan none.
         weight: what the loss of each row counts, shape ``(N, 1)``; ones by default.
@@ -75,7 +77,7 @@ def sgd_steps(
         tensor([0.3750, 0.3750])
     """
     order = torch.arange(len(y), device=X.device) if order is None else order.long()
-    if way == "loop" or (way is None and X.is_cpu and all_reduce is None):
+    if way == "loop" or (way is None and not by_moments(X.device)):
         from linreg_pl.functional import sgd_loop  # imports numba
 
         losses = sgd_loop.run(
@@ -89,6 +91,10 @@ def sgd_steps(
             has_bias,
             None if weight is None else weight.numpy(),
         )
+        if all_reduce is not None:  # machines may round differently
+            total = torch.cat([theta.detach().double(), torch.ones(1, dtype=torch.float64)])
+            all_reduce(total)
+            theta.copy_(total[:-1] / total[-1])
         return torch.from_numpy(losses)
     if counts is None:
         counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
@@ -105,6 +111,11 @@ def sgd_steps(
         all_reduce,
         None if weight is None else weight[order],
     )
+
+
+def by_moments(device: torch.device) -> bool:
+    """Whether the scan takes the steps there, or the loop."""
+    return device.type != "cpu"
 
 
 def steps_per_chunk(num_steps: int, batch_size: int, num_features: int, by_moments: bool) -> int:

@@ -1,4 +1,4 @@
-"""Many SGD steps as one compiled loop over rows in memory, for one process on a CPU.
+"""Many SGD steps as one compiled loop over rows in memory, on a CPU.
 
 A mini-batch of ten rows is a few hundred floating-point operations, so what limits a shuffled epoch is the
 latency of memory: two cache misses per row, of about 100 ns each. The order is known in advance. The loop

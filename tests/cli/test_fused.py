@@ -21,10 +21,10 @@ def test_default_run_is_that_of_scratch(linreg, scratch_fit):
     assert {key: fused.report[key] for key in same} == {key: scratch_fit.report[key] for key in same}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_one_sum_over_processes_per_chunk(tmp_path, tmp_path_factory, processes):
+@pytest.mark.parametrize(("processes", "scan", "chunks_in_an_epoch"), [(2, False, 32), (2, True, 1), (3, True, 1)])
+def test_one_sum_over_processes_per_chunk(tmp_path, tmp_path_factory, processes, scan, chunks_in_an_epoch):
     one = in_process(tmp_path_factory.mktemp("one"), "fit", "--config", SCRATCH, *UNEVEN).succeeded()
-    counting = ("--trainer.callbacks+", "tests.models.counting.CountReductions")
+    counting = ("--trainer.callbacks+", "tests.models.counting.CountReductions", "--trainer.callbacks.scan", scan)
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
     many = in_subprocess(
         tmp_path, "fit", "--config", FUSED, "--config", DDP, "--trainer.devices", processes, *UNEVEN, *counting,
@@ -33,7 +33,7 @@ def test_one_sum_over_processes_per_chunk(tmp_path, tmp_path_factory, processes)
     assert many.coefficients == pytest.approx(one.coefficients, abs=1e-5)
     assert many.report["steps"] == one.report["steps"] == 3 * 63
     reductions, chunks = map(int, re.search(r"reductions (\d+) chunks (\d+)", many.stdout).groups())
-    assert reductions == chunks == 3  # an epoch's 63 mini-batches are one chunk
+    assert reductions == chunks == 3 * chunks_in_an_epoch
 
 
 @pytest.mark.parametrize("step", [37, 111, 148, 296])

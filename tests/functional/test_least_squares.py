@@ -15,6 +15,7 @@ from linreg_pl.functional.least_squares import (
     matrix_rank,
     merge,
     num_rows,
+    profile,
     residual_sum_of_squares,
     solve,
     total_sum_of_squares,
@@ -238,6 +239,44 @@ def test_dependence_beside_large_means_is_named_alone(X, y):
     assert error.value.columns == [2, 4]
 
 
+def shortest(X, y):
+    """Weights and bias by the pseudo-inverse of the centred columns."""
+    weight = np.linalg.pinv(X - X.mean(axis=0)) @ (y - y.mean())
+    return weight, y.mean() - X.mean(axis=0) @ weight
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_minimum_norm_of_dependent_columns(X, y, name):
+    X = np.column_stack([X, DEPENDENT[name][0](X)])
+    solution = solve(factor(X, y), minimum_norm=True)
+    weight, bias = shortest(X, y)
+    np.testing.assert_allclose(solution.weight, weight, rtol=1e-9, atol=1e-10)
+    assert solution.bias.item() == pytest.approx(bias, rel=1e-9)
+    without = solve(factor(X, y), bias=False, minimum_norm=True)
+    np.testing.assert_allclose(without.weight, np.linalg.pinv(X) @ y, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 3, COLUMNS])
+def test_minimum_norm_of_too_few_rows(X, y, rows):
+    solution = solve(factor(X[:rows], y[:rows]), minimum_norm=True)
+    weight, bias = shortest(X[:rows], y[:rows])
+    np.testing.assert_allclose([*solution.weight, solution.bias], [*weight, bias], rtol=1e-9, atol=1e-12)
+
+
+def test_minimum_norm_in_units_far_apart(X, y):
+    prediction = with_ones(X) @ lstsq(X, y)
+    X = np.column_stack([X, X[:, 0] - X[:, 3]]) * [1.0, 1e6, 1e-4, 1.0, 1.0]
+    solution = solve(factor(X, y), minimum_norm=True)
+    np.testing.assert_allclose(X @ solution.weight.numpy() + solution.bias.item(), prediction, rtol=1e-9)
+    changes_nothing = np.array([1.0, 0, 0, -1, -1])
+    assert abs(changes_nothing @ solution.weight.numpy()) < 1e-6
+
+
+def test_minimum_norm_changes_no_unique_solution(X, y):
+    for found, expected in zip(solve(factor(X, y), minimum_norm=True)[:2], solve(factor(X, y))[:2], strict=True):
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("offset", [1e-7, 1e-10])
 def test_nearly_dependent_columns_are_not_refused(X, y, offset, random):
     nearly = X[:, 0] + offset * random.normal(size=ROWS)
@@ -282,3 +321,14 @@ def test_rows_are_counted_over_any_number_of_merges(count):
     for half, rows in zip(halves, (count // 2, count - count // 2), strict=True):
         half[0, 0] = rows**0.5
     assert num_rows(merge(torch.stack(halves))) == count
+
+
+@pytest.mark.parametrize(("columns", "bias"), [([1, 3], True), ([4, 0], True), ([2], True), ([1, 3], False)])
+def test_profile_is_the_least_sum_with_some_coefficients_held(X, y, columns, bias):
+    A = np.column_stack([np.ones(ROWS), X])
+    held = np.arange(1.0, len(columns) + 1)
+    others = [column for column in range(int(not bias), COLUMNS + 1) if column not in columns]
+    target = np.asarray(y).reshape(-1) - A[:, columns] @ held
+    residual = target - A[:, others] @ np.linalg.lstsq(A[:, others], target)[0]
+    G = profile(triangular_factor(torch.tensor(X), torch.tensor(y).reshape(-1, 1)), columns, bias).numpy()
+    np.testing.assert_allclose(np.square(G @ [*held, -1]).sum(), np.square(residual).sum(), rtol=1e-12)

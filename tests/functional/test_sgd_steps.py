@@ -192,7 +192,7 @@ def test_processes_share_the_mini_batches(world_size, batch_size, chunk, weight_
                 mine = torch.cat([batch[rank::world_size] for batch in batches])
                 share = len(batches[0][rank::world_size])
                 arguments = (start[rank], X, y, mine, share, LR, weight_decay)
-                seen.append(sgd_steps(*arguments, counts=counts, all_reduce=reduce))
+                seen.append(sgd_steps(*arguments, counts=counts, all_reduce=reduce, way="scan"))
         losses.append(seen[0])
         calls += processes.calls
         assert all(torch.equal(theta[0], other) for other in theta)

@@ -1,5 +1,9 @@
 """Fused against Scratch: the same trajectory, counted in the same steps."""
 
+import os
+import socket
+import warnings
+
 import lightning.pytorch as L
 import numpy as np
 import pytest
@@ -36,7 +40,10 @@ def trained(model, rows, batch_size, **flags):
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about loaders and devices
 
 
-@pytest.mark.parametrize(("rows", "batch_size"), [(1000, 1), (1000, 10), (1003, 16), (1003, 1000), (1000, 5000)])
+SIZES = [(1000, 1), (1000, 10), (1003, 16), (1003, 1000), (1000, 5000)]  # rows, batch size
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), SIZES)
 def test_the_trajectory_is_that_of_scratch(rows, batch_size):
     fused, losses, steps = trained(lambda: Fused(2), rows, batch_size)
     scratch, wanted, wanted_steps = trained(lambda: Scratch(2), rows, batch_size)
@@ -45,6 +52,32 @@ def test_the_trajectory_is_that_of_scratch(rows, batch_size):
     np.testing.assert_allclose(weight, scratch.coefficients()[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(bias, scratch.coefficients()[1], rtol=0, atol=1e-5)
     np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+
+
+def process(rank, world_size, port, folder):
+    """One of several processes that train together."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for rows, batch_size in SIZES:
+        fused, losses, _ = trained(lambda: Fused(2), rows, batch_size, strategy="ddp", devices=world_size)
+        if rank == 0:
+            torch.save((*fused.coefficients(), torch.from_numpy(losses)), folder / f"{batch_size}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_trajectory_over_several_processes_is_that_of_scratch_on_one(tmp_path, world_size):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(process, (world_size, port, tmp_path), world_size, start_method="forkserver")
+    for rows, batch_size in SIZES:
+        weight, bias, losses = torch.load(tmp_path / f"{batch_size}.pt", weights_only=True)
+        scratch, wanted, _ = trained(lambda: Scratch(2), rows, batch_size)
+        np.testing.assert_allclose(weight, scratch.coefficients()[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(bias, scratch.coefficients()[1], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(losses, wanted, rtol=1e-4, err_msg=f"batches of {batch_size}")
 
 
 @pytest.mark.parametrize("options", [{"bias": False}, {"weight_decay": 0.1}, {"lr": 0.2, "init_std": 1.0}])
