@@ -1,5 +1,6 @@
 """Checkpoints as data."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,37 @@ def load_checkpoint(path: Path, flag: str = "--ckpt_path ") -> dict[str, Any]:
         InputError: it is not there or cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"{flag}{path}: no such file")
+        raise InputError(f"{flag}{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
         raise InputError(f"{flag}{path}: is not a checkpoint that can be read") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    whole = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    if not whole or "pytorch-lightning_version" not in checkpoint:
         raise InputError(f"{flag}{path}: is not a checkpoint of this program")
     return checkpoint
+
+
+def newest_run(runs: Path) -> Path | None:
+    """Return the newest of the runs ``version_N`` in a folder, or None; a run has begun once it has its config."""
+    begun = [path.parent for path in runs.glob("version_*/config.yaml") if path.parent.name[8:].isdecimal()]
+    return max(begun, key=lambda path: int(path.name[8:]), default=None)
+
+
+def newest(run: Path, tell: Callable[[str], object] = print) -> Path | None:
+    """Return the newest checkpoint of a run that can be read, or None.
+
+    Args:
+        run: the run's folder.
+        tell: is told of each that cannot be read.
+    """
+    paths = [path for path in run.glob("checkpoints/*.ckpt") if not path.name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name == "last.ckpt"), reverse=True):
+        try:
+            load_checkpoint(path, flag="")
+        except InputError as error:
+            tell(f"{error}; taking the one before it")
+        else:
+            return path
+    return None

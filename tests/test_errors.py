@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.errors import InputError, nearest, require_not_negative, require_positive
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
@@ -20,3 +20,8 @@ def test_negative_is_refused(value):
 def test_good_values_pass():
     require_positive("--model.lr", 1e-300)
     require_not_negative("--model.init_std", 0)
+
+
+@pytest.mark.parametrize(("name", "found"), [("Price", "price"), ("prize", "price"), ("rooms", None), ("", None)])
+def test_nearest_name_is_what_was_meant(name, found):
+    assert nearest(name, ["area", "price"]) == found
