@@ -1,11 +1,9 @@
 """A finished run as a model file, which takes the table's own units and needs none of this program."""
 
-import contextlib
 import importlib
 import io
 import json
 import math
-import os
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from torch import nn
 from linreg_pl.checkpoints import load_checkpoint
 from linreg_pl.data.columns import Columns
 from linreg_pl.errors import InputError
+from linreg_pl.files import write_whole
 
 NAMES_SHOWN = 20
 
@@ -78,7 +77,7 @@ def command(arguments: list[str]) -> None:
         raise InputError(f"--format {name}: choose one of {', '.join(FORMATS)}")
     form, line = FORMATS[name], read(given.run)
     path = given.output or given.run / f"model{form.suffix}"
-    _replace(path, form.encode(line))
+    write_whole(path, form.encode(line))
     print(f"model in {path}")
     print(form.usage.format(path=str(path), columns=_describe_columns(line)), flush=True)
 
@@ -93,6 +92,13 @@ def read(run: Path) -> Line:
     if not path.is_file():
         raise InputError(f"{run}: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N")
     checkpoint = load_checkpoint(path, flag="")
+    try:
+        return _line(path, checkpoint)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a checkpoint of this program") from error
+
+
+def _line(path: Path, checkpoint: dict[str, Any]) -> Line:
     states = (value for value in checkpoint.values() if isinstance(value, dict) and "feature_names" in value)
     data, found = next(states, None), checkpoint.get("coefficients")
     if data is None or found is None:
@@ -224,15 +230,3 @@ def _package(name: str, module: str, package: str) -> Any:
         raise InputError(
             f'--format {name} needs the package {package}: python -m pip install "linreg_pl[{name}]"'
         ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error

@@ -4,8 +4,6 @@ import argparse
 import errno
 import math
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from linreg_pl.data.sources import Files, Source, open_table
 from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.files import finish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,13 +37,7 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, another order (default: 0)")
     parser.add_argument("--memory", type=int, default=256, help="MiB for the rows in memory (default: 256)")
     given = parser.parse_args(arguments)
-    stops = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]  # cleaning up
-    try:
-        rows = shuffle(given.IN, given.OUT, given.seed, given.memory)
-    finally:
-        for stop, handler in zip(stops, before, strict=True):
-            signal.signal(stop, handler)
+    rows = shuffle(given.IN, given.OUT, given.seed, given.memory)
     print(f"{rows:,} rows, shuffled, in {given.OUT}")
 
 
@@ -79,7 +72,7 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
             job = _Job(_schema(source), Path(name), min(memory * 2**18, 2**30), generator)
             finished = job.folder / "finished"
             _write(job.shuffled(job.read(source), source.num_rows), job.schema, finished)
-            os.replace(finished, out)
+            finish(finished, out)
     except pa.ArrowException as error:
         raise InputError(f"{path}: cannot be shuffled: {str(error).splitlines()[0]}") from error
     except OSError as error:
@@ -113,15 +106,12 @@ def _schema(source: Source) -> "pa.Schema":
 
 
 def _write(tables: Iterator["pa.Table"], schema: "pa.Schema", path: Path) -> None:
-    """Write each table as a row group, and all to the disk."""
+    """Write each table as a row group."""
     from pyarrow import parquet
 
-    with path.open("wb") as file:
-        with parquet.ParquetWriter(file, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-        file.flush()
-        os.fsync(file.fileno())
+    with parquet.ParquetWriter(path, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 class _Job(NamedTuple):

@@ -1,5 +1,6 @@
 """What every data module has: parts, loaders, and the table's own units."""
 
+import inspect
 import math
 import tempfile
 from abc import ABC, abstractmethod
@@ -20,9 +21,10 @@ from linreg_pl.data.rows import Batch, Rows, Share
 from linreg_pl.data.sampling import (
     Chunk,
     Chunks,
-    InMemory,
     MiniBatches,
+    OneWindow,
     Orders,
+    Sample,
     Streamed,
     Windows,
     start_of_epoch_zero,
@@ -30,10 +32,10 @@ from linreg_pl.data.sampling import (
 from linreg_pl.data.sources import rows_at_once
 from linreg_pl.data.spill import Spill
 from linreg_pl.data.threads import worked_on
-from linreg_pl.errors import InputError, require_positive
+from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.least_squares import merge as merge_factors
 from linreg_pl.functional.least_squares import triangular_factor
-from linreg_pl.functional.sgd import steps_per_chunk
+from linreg_pl.functional.sgd import by_moments, steps_per_chunk
 from linreg_pl.functional.standardize import column_moments, merge, standardize, summarize, to_own_units
 
 Part = Literal["train", "val", "test", "predict"]
@@ -78,6 +80,18 @@ def data_of(trainer: L.Trainer) -> "DataModule":
     return data
 
 
+def other_columns(saved: list[str], names: list[str], path: str = "the checkpoint") -> InputError:
+    """What to say of a checkpoint made for other columns."""
+    return InputError(f"{path}: was made for the features {saved}, not {names}; set --data.features, or use its data")
+
+
+def require_squarable(name: str, size: float) -> None:
+    """Raise InputError if squares of numbers of this size are beyond float64."""
+    if size != 0 and not 1e-150 < size < 1e150:
+        what = "small" if size < 1 else "large"
+        raise InputError(f"column {name!r}: its values are too {what} to be squared in float64; rescale the column")
+
+
 def _kept(make: Callable[[], Batch]) -> Batch:
     return make()
 
@@ -104,6 +118,7 @@ class DataModule(L.LightningDataModule, ABC):
         scale: what they are then divided by, shape ``(P,)``.
         weighted: whether rows have weights.
         memory: MiB of rows kept in memory.
+        sample: takes some of the training rows, in their own units, as they are read; None for none.
     """
 
     feature_names: list[str]
@@ -114,13 +129,16 @@ class DataModule(L.LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(frame=inspect.currentframe())  # see `LinearModel`
         require_positive("--data.batch_size", batch_size)
+        require_not_negative("--data.seed", seed)
         self.batch_size = batch_size
         self.seed = seed
+        self.order_seed: int | None = seed  # shuffles the training rows anew each epoch; None keeps them in order
         self.standardize = standardize
         self.mean: Tensor | None = None
         self.scale: Tensor | None = None
+        self.sample: Sample | None = None
         self._rows: dict[Part, Rows] = {}
         self._spill: Spill | None = None
         self._said_rounded: set[str] = set()
@@ -172,13 +190,15 @@ class DataModule(L.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check that there are rows for the stage, and learn the moments of the training rows."""
-        part: Part = {"fit": "train", "validate": "val"}.get(stage, stage)  # type: ignore[assignment]
+        parts: dict[str, Part] = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+        part = parts[stage]
         if self.num_rows(part) == 0:
             raise InputError(f"there are no {part} rows: {self.how_to_get_rows(part)}")
         if stage == "fit" and self.standardize and not self.model_wants_own_units:
             summaries = worked_on(self.promises("train"), lambda make: summarize(make().X))
             self.mean, self.scale = column_moments(reduce(merge, summaries))
-            for name, scale in zip(self.feature_names, self.scale.tolist(), strict=True):
+            for name, mean, scale in zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True):
+                require_squarable(name, max(abs(mean), scale))
                 if scale == 0:
                     raise InputError(
                         f"column {name!r} has one value only, so it cannot be standardised:"
@@ -224,6 +244,19 @@ class DataModule(L.LightningDataModule, ABC):
             self._said_rounded.add(names[column])
         return result
 
+    def _sampled(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """`promises`, whose training rows the sample sees."""
+        promises = self.promises(part, rank, world_size)
+        return map(self._shown, promises) if part == "train" and self.sample is not None else promises
+
+    def _shown(self, make: Callable[[], Batch]) -> Callable[[], Batch]:
+        def made() -> Batch:
+            batch = make()
+            self.sample.see(batch)  # type: ignore[union-attr]
+            return batch
+
+        return made
+
     def rows(self, part: Part) -> Rows:
         """Rows of a part as the model sees them, float32, in memory from now on."""
         if part not in self._rows:
@@ -232,7 +265,7 @@ class DataModule(L.LightningDataModule, ABC):
             # In memory from numpy: it asks for huge pages, where random rows are found half again as fast.
             arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in widths]
             start = 0
-            for batch in worked_on(self.promises(part), self._seen):
+            for batch in worked_on(self._sampled(part), self._seen):
                 stop = start + len(batch.y)
                 for array, column in zip(arrays, batch.columns, strict=True):
                     array[start:stop] = column
@@ -260,10 +293,7 @@ class DataModule(L.LightningDataModule, ABC):
             InputError: the checkpoint was made for other columns.
         """
         if state_dict["feature_names"] != self.feature_names:
-            raise InputError(
-                f"the checkpoint was made for the features {state_dict['feature_names']},"
-                f" not {self.feature_names}: set --data.features"
-            )
+            raise other_columns(state_dict["feature_names"], self.feature_names)
         self._rows.clear()
         self._spill = None
         self.mean = self.scale = None
@@ -281,7 +311,7 @@ class DataModule(L.LightningDataModule, ABC):
             if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
                 raise InputError("--trainer.overfit_batches: needs the rows in memory; raise --data.memory")
             return plain_loader(Streamed(self._windows(), self.batch_size, *self.share, self._position))
-        return self._loader(self.rows("train"), self.batch_size, self.seed, self._position)
+        return self._loader(self.rows("train"), self.batch_size, self.order_seed, self._position)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Validation rows in order; an empty list where there are none."""
@@ -328,7 +358,7 @@ class DataModule(L.LightningDataModule, ABC):
     def _some(self, part: Part) -> Iterator[Callable[[], Batch]]:
         """This process's share of a part; one batch without rows where it has none, for the Trainer wants one."""
         make = None
-        for make in self.promises(part, *self.share):
+        for make in self._sampled(part, *self.share):
             yield make
         if make is None:
             yield lambda: Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
@@ -358,16 +388,17 @@ class DataModule(L.LightningDataModule, ABC):
             epoch = trainer.current_epoch
             return epoch, max(0, trainer.global_step - epoch * num_steps)
 
-        by_moments = trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu"
-        steps = steps_per_chunk(num_steps, self.batch_size, self.num_features, by_moments)
+        moments = by_moments(trainer.strategy.root_device)
+        steps = steps_per_chunk(num_steps, self.batch_size, self.num_features, moments)
         divisor: int = trainer.lightning_module.chunk_divisor  # type: ignore[assignment]
-        chunks = Chunks(windows, self.batch_size, *self.share, position, steps=steps, divisor=divisor)
+        share = self.share if moments else (0, 1)
+        chunks = Chunks(windows, self.batch_size, *share, position, steps=steps, divisor=divisor)
         return plain_loader(chunks)
 
     def _windows(self) -> Windows:
         """The training rows as the model sees them, a window at a time."""
         if not self.streamed("train"):
-            return InMemory(self.rows("train"), Orders(self.num_rows("train"), self.seed))
+            return OneWindow(self.rows("train"), Orders(self.num_rows("train"), self.order_seed))
         if self._spill is None:
             self._spill = self._spilled()
         return self._spill
@@ -384,7 +415,7 @@ class DataModule(L.LightningDataModule, ABC):
         first = trainer is None or trainer.local_rank == 0
         try:
             if first:
-                spill.write(worked_on(self.promises("train"), self._seen))
+                spill.write(worked_on(self._sampled("train"), self._seen))
             if trainer is not None:
                 trainer.strategy.barrier()
         finally:

@@ -247,6 +247,19 @@ def numeric_names(source: Source) -> list[str]:
     return [name for name in source.schema.names if name in found]
 
 
+def described(source: Source) -> str:
+    """Names and types of the columns, for messages."""
+    return ", ".join(f"{column.name!r} ({column.type})" for column in list(source.schema)[:20])
+
+
+def can_be_levels(kind: "pa.DataType") -> bool:
+    """Whether values of a type can be told apart by their text."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return _is_text(kind) or is_numeric(kind) or is_time(kind) or bool(types.is_time(kind) or types.is_null(kind))
+
+
 def _is_text(kind: "pa.DataType") -> bool:
     from pyarrow import types
 

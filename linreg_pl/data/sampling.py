@@ -18,6 +18,45 @@ from torch.utils.data import IterableDataset, SequentialSampler
 
 from linreg_pl.data.rows import Batch, Rows, Share
 
+FIRST_STEPS = 64  # of training are one chunk, at most
+
+
+class Sample:
+    """A seeded sample of a part's rows, taken from its blocks as they go by, one row out of every so many.
+
+    It depends neither on who reads the blocks nor on how often they are read.
+
+    Args:
+        share: how many of the rows.
+        seed: decides which.
+
+    Attributes:
+        blocks: columns of the rows taken from each block, by where it begins.
+    """
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share = share
+        self.seed = seed
+        self.blocks: dict[int, tuple[Tensor, ...]] = {}
+
+    def see(self, batch: Batch) -> None:
+        """Take some rows of a block."""
+        assert isinstance(batch.rows, slice)
+        start, length = batch.rows.start, len(batch.y)
+        if start in self.blocks:
+            return
+        generator = seeded_generator(self.seed, "sample", start)
+        draws = torch.rand(int(self.share * length) + 2, generator=generator, dtype=torch.float64)
+        count = min(int(self.share * length + draws[-1]), length)
+        taken = ((torch.arange(count) + draws[:count]) * (length / max(count, 1))).long().clamp_(max=length - 1)
+        if count:
+            self.blocks[start] = tuple(column[taken] for column in batch.columns)
+
+    def columns(self) -> list[Tensor]:
+        """Features ``(n, P)``, targets ``(n, 1)`` and perhaps weights ``(n, 1)``, in the order of the rows, float64."""
+        blocks = [self.blocks[start] for start in sorted(self.blocks)]
+        return [torch.cat(column).double() for column in zip(*blocks, strict=True)]
+
 
 class Window(NamedTuple):
     """Rows in memory that make up consecutive mini-batches."""
@@ -138,7 +177,7 @@ class MiniBatches(SequentialSampler):
             yield Share(mine if order is None else order[mine], stop - start)
 
 
-class InMemory:
+class OneWindow:
     """All rows as one window.
 
     Args:
@@ -203,10 +242,10 @@ class Streamed(FromWindows):
 
 
 class Chunks(FromWindows):
-    """Many mini-batches at a time.
+    """Many mini-batches at a time; the first chunks double in length, so that curves show the descent.
 
     Args:
-        steps: mini-batches in a chunk.
+        steps: mini-batches in a chunk, at most.
         divisor: a chunk also ends where the number of steps since the start of training is a
             multiple of this, if not 0.
         others: see `FromWindows`; ``position`` counts mini-batches here too.
@@ -226,7 +265,7 @@ class Chunks(FromWindows):
             done = max(done, window.first)
             stop = window.first + -(-len(window.order) // self.batch_size)
             while done < stop:
-                steps = min(self.steps, stop - done)
+                steps = min(self.steps, stop - done, max(FIRST_STEPS, steps_before + done))
                 if self.divisor:
                     steps = min(steps, self.divisor - (steps_before + done) % self.divisor)
                 start = (done - window.first) * self.batch_size

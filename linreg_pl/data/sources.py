@@ -7,12 +7,12 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from linreg_pl.errors import InputError
+from linreg_pl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +25,20 @@ LARGE_CSV = 2**26  # bytes; a larger one is read block by block
 def rows_at_once(num_columns: int) -> int:
     """Rows of a piece: few enough for some of them to be in memory at once, enough to make the cost of each small."""
     return min(2**17, max(2**15, 2**21 // num_columns))
+
+
+@contextmanager
+def _readable(name: str | Path) -> Iterator[None]:
+    """Say in one sentence what keeps a file from being read."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(f"{name}: may not be read ({error.strerror})") from error
+    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{name}: {NOT_UTF8 if 'utf' in said.lower() else said}") from error
 
 
 class Piece(NamedTuple):
@@ -64,9 +78,13 @@ class Source(ABC):
         """Yield the pieces of every ``world_size``-th unit, in their order."""
         starts = [0, *accumulate(self.units)]
         done = dict.fromkeys(range(rank, len(self.units), world_size), 0)
-        for unit, batch in self.read(list(done), columns):
-            yield Piece(starts[unit] + done[unit], batch)
-            done[unit] += batch.num_rows
+        with _readable(self.name):
+            for unit, batch in self.read(list(done), columns):
+                batch.validate(full=True)
+                yield Piece(starts[unit] + done[unit], batch)
+                done[unit] += batch.num_rows
+        if any(done[unit] != self.units[unit] for unit in done):
+            raise InputError(f"{self.name}: is damaged: it has not as many rows as it says")
 
 
 class InMemory(Source):
@@ -196,8 +214,10 @@ def open_table(path: str | Path, flag: str = "--data.path") -> Source:
             no rows, or two columns of one name.
     """
     text = str(path)
+    if not text:
+        raise InputError(f"{flag}: is empty; name a file, a folder or a pattern")
     if Path(path).is_dir():
-        paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES)
+        paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         if not paths:
             raise InputError(f"{text}: is a folder without CSV, Parquet or Feather files ({flag})")
         source = _one_of(text, [_open(file, flag) for file in paths])
@@ -222,15 +242,11 @@ def _open(path: Path, flag: str) -> Source:
 
     if not path.exists():
         raise InputError(f"{path}: no such file ({flag})")
-    try:
+    with _readable(path):
+        if path.suffix.lower() in SUFFIXES and path.stat().st_size == 0:
+            raise InputError(f"{path}: is empty")
         source = _by_suffix(path, flag)
         names = source.schema.names
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {NOT_UTF8}") from error
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {NOT_UTF8 if 'UTF8' in str(error) else str(error).splitlines()[0]}") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: {names.count(name)} columns are named {name!r}: rename all but one")
@@ -256,8 +272,9 @@ def _open_csv(path: Path) -> Source:
     import pyarrow as pa
     from pyarrow import csv
 
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: is empty")
+    with path.open("rb") as file:
+        if b"\0" in file.read(2**12):
+            raise InputError(f"{path}: is not UTF-8 text: it holds zero bytes")
     try:
         types: dict[str, pa.DataType] = {}
         while True:  # until every column has a type that fits all its values
@@ -277,6 +294,8 @@ def _open_csv(path: Path) -> Source:
             raise InputError(f"{path}: has no rows") from error
         if re.search(r"Expected \d+ columns", str(error)):
             raise _ragged(path) from error
+        if "straddl" in str(error):
+            raise InputError(f"{path}: a row is longer than 1 MiB: is a quotation mark left open?") from error
         raise
 
 
@@ -325,8 +344,8 @@ def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
     present = source.schema.names
     for name in wanted:
         if name not in present:
-            near = get_close_matches(name, present, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, present[:20]))}"
+            near = nearest(name, present)
+            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(map(repr, present[:20]))}"
             raise InputError(f"{source.name}: has no column {name!r} ({flag}); {hint}")
         if list(wanted).count(name) > 1:
             raise InputError(f"{flag}: names column {name!r} twice")

@@ -89,10 +89,18 @@ class Synthetic(DataModule):
         if name not in self._drawn:
             weight, bias = self.truth  # type: ignore[misc]
             generator = seeded_generator(self.seed, "synthetic", name)
-            self._drawn[name] = synthetic_data(
-                torch.tensor(weight, dtype=torch.float64), bias, self.counts[name], self.noise_std, generator
-            )
+            X, y = self.draw(name, torch.tensor(weight, dtype=torch.float64), bias, generator)
+            if not y.isfinite().all():
+                raise InputError(
+                    "--data.true_weight, --data.true_bias, --data.noise_std: make targets that are too large for"
+                    " float32; choose smaller ones"
+                )
+            self._drawn[name] = X, y
         return self._drawn[name]
+
+    def draw(self, name: str, weight: Tensor, bias: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the part ``name``: see `synthetic_data`."""
+        return synthetic_data(weight, bias, self.counts[name], self.noise_std, generator)
 
     def num_rows(self, part: Part) -> int:
         """Return the number of rows of a part."""

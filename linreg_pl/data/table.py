@@ -16,7 +16,9 @@ from linreg_pl.data.columns import (
     TimeUnit,
     Unknown,
     as_text,
+    can_be_levels,
     decoded,
+    described,
     find_levels,
     is_missing,
     is_time,
@@ -125,8 +127,19 @@ class Table(DataModule):
         if not features:
             raise InputError(
                 f"{self.source.name}: has no numeric column besides the target {self.target_name!r}"
-                " (--data.features, --data.categorical)"
+                f" (--data.features, --data.categorical); it has {described(self.source)}"
             )
+        if "" in features:
+            raise InputError(
+                f"{self.source.name}: a column has no name, as an index that was saved along:"
+                " name it, or leave it out of --data.features"
+            )
+        for name in categorical:
+            if not can_be_levels(self.source.schema.field(name).type):
+                raise InputError(
+                    f"{self.source.name}: column {name!r} is of type {self.source.schema.field(name).type},"
+                    " whose values cannot be levels"
+                )
         if apart := [name for name in categorical if name not in features]:
             raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
         if taken := [name for name in self.ids if name in PREDICTED]:
@@ -265,7 +278,10 @@ class Table(DataModule):
 
     def _weight(self, weight: Tensor) -> Tensor:
         if (weight < 0).any():
-            raise InputError(f"{self.source.name}: column {self.weights!r}: has a negative weight")
+            raise InputError(
+                f"{self.source.name}: column {self.weights!r} has a negative weight, {float(weight.min()):g}:"
+                " weights are zero or above"
+            )
         return weight / self.mean_weight
 
     def num_rows(self, part: Part) -> int:
@@ -320,4 +336,9 @@ class Table(DataModule):
 
     def how_to_get_rows(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""
-        return "use fewer for validation and testing" if part == "train" else f"set --data.{part}_fraction"
+        if part != "train":
+            return f"set --data.{part}_fraction"
+        worst = max(self.missing_counts, key=self.missing_counts.__getitem__, default="")
+        if self.missing_counts.get(worst) == self.source.num_rows:
+            return f"column {worst!r} has no values at all"
+        return "use fewer for validation and testing"

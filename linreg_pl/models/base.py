@@ -1,19 +1,22 @@
 """What every model has: coefficients, scores, and one way to record them."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities.parsing import AttributeDict
 from torch import Tensor, nn
 
-from linreg_pl.data.base import data_of
+from linreg_pl.data.base import data_of, require_squarable
 from linreg_pl.data.rows import Batch
-from linreg_pl.errors import require_not_negative, require_positive
+from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.functional.regression import linreg, squared_loss
+from linreg_pl.history import History
 from linreg_pl.hooks import drop_unused, keep_signature
 from linreg_pl.metrics.scores import Scores
 
@@ -39,6 +42,7 @@ class LinearModel(L.LightningModule, ABC):
         factor: triangular factor of the training rows, in their own units, if known.
         optimum: the least-squares solution that follows from it, if there is a unique one.
         noise_floor: estimate of the noise variance that follows from both, if there is one.
+        history: curves of the losses, and of the coefficients if there are few.
     """
 
     refused_flags: ClassVar[dict[str, str]] = {}
@@ -48,18 +52,28 @@ class LinearModel(L.LightningModule, ABC):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])  # code has no place in a checkpoint
+        # Code has no place in a checkpoint. A frame that Lightning looks up holds itself, and so the callers' rows.
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"], frame=inspect.currentframe())
         drop_unused(self, L.LightningModule)
         self.scores = nn.ModuleDict({part: Scores() for part in ("fit", "val", "test")})
         self.recorded: dict[str, float] = {}  # the newest values; `self.log` would round them to float32
         self.factor: Tensor | None = None
         self.optimum: Solution | None = None
         self.noise_floor: float | None = None
+        self.history = History(coefficients=num_features <= 2)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Prepare ``training_step`` for being called often."""
         super().__init_subclass__(**kwargs)
         keep_signature(cls.training_step)
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """What the loggers are told: the arguments, and which model and optimizer they are of."""
+        names = {"model": type(self).__name__.lower()}
+        if "lr" in self.hparams and self._trainer is not None and self.trainer.optimizers:
+            names["optimizer"] = type(self.trainer.optimizers[0]).__name__
+        return AttributeDict(super().hparams_initial | names)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Take the short way for what the Trainer notes some thirty times in each step."""
@@ -114,6 +128,10 @@ class LinearModel(L.LightningModule, ABC):
 
     def learn_factor(self, factor: Tensor | None) -> None:
         """Take the triangular factor of the training rows, and the optimum that follows from it."""
+        if factor is not None and self._trainer is not None:
+            data = data_of(self.trainer)
+            for name, size in zip([*data.feature_names, data.target_name], factor.abs().amax(dim=0)[1:], strict=True):
+                require_squarable(name, float(size))
         self.factor = factor
         self.optimum = None if factor is None else unique_solution(factor, self.has_bias)
         self.noise_floor = noise_floor(self.optimum)
@@ -150,9 +168,11 @@ class LinearModel(L.LightningModule, ABC):
         self.write(values)
 
     def write(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Write values to the loggers alone, by default at the current SGD step."""
+        """Write values to the history and the loggers alone, by default at the current SGD step."""
+        step = self.global_step if step is None else step
+        self.history.add(values, step)
         for logger in self.loggers:
-            logger.log_metrics(dict(values), step=self.global_step if step is None else step)
+            logger.log_metrics(dict(values), step=step)
 
     def recorded_scores(self, part: str) -> dict[str, float]:
         """The newest recorded scores of a part, by name."""
@@ -183,12 +203,15 @@ class LinearModel(L.LightningModule, ABC):
         return linreg(batch.X.double(), weight.reshape(-1, 1).to(batch.X.device), bias.item())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the factor with the weights."""
-        checkpoint["factor"] = self.factor
+        """Keep the factor with the weights, the name of the model, and what the report and the pictures show."""
+        checkpoint |= {"factor": self.factor, "model": type(self).__name__}
+        checkpoint |= {"recorded": dict(self.recorded), "history": self.history.curves}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the factor with the weights."""
+        """Take the factor with the weights, and what the report and the pictures show."""
         self.learn_factor(checkpoint.get("factor"))
+        self.recorded = checkpoint.get("recorded", {})
+        self.history.curves = checkpoint.get("history", {})
 
 
 class SGDModel(LinearModel):
@@ -200,7 +223,12 @@ class SGDModel(LinearModel):
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: strength of the L2 penalty on the weights.
+
+    Attributes:
+        reduction: whether a step follows the mean of the mini-batch's losses or their sum.
     """
+
+    reduction = "mean"
 
     def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
         super().__init__(num_features)
@@ -209,6 +237,7 @@ class SGDModel(LinearModel):
         require_not_negative("--model.weight_decay", weight_decay)
         self.lr = lr
         self.weight_decay = weight_decay
+        self._loaded_gradients: dict[str, list[float]] = {}
 
     @staticmethod
     def initial_weight(num_features: int, init_std: float) -> Tensor:
@@ -217,7 +246,10 @@ class SGDModel(LinearModel):
         They depend on ``seed_everything`` alone, so all models start from the same.
         """
         generator = torch.Generator().manual_seed(torch.initial_seed())
-        return init_std * torch.randn(num_features, generator=generator)
+        weight = init_std * torch.randn(num_features, generator=generator)
+        if not weight.isfinite().all():
+            raise InputError(f"--model.init_std {init_std:g}: makes weights that are too large for float32")
+        return weight
 
     @property
     def penalised(self) -> bool:
@@ -237,7 +269,17 @@ class SGDModel(LinearModel):
             name: _plain(parameter.grad).reshape(-1).tolist()
             for name, parameter in named.items()
             if parameter is not None and parameter.is_leaf and parameter.grad is not None
-        }
+        } or self._loaded_gradients
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the gradients too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["gradients"] = self.gradients()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the gradients too."""
+        super().on_load_checkpoint(checkpoint)
+        self._loaded_gradients = checkpoint.get("gradients", {})
 
     def share_of_rows(self, batch: Batch) -> float:
         """Rows of the mini-batch per process.

@@ -26,6 +26,8 @@ class Concise(SGDModel):
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: passed to the optimizer for the weights, not for the bias (d2l section 3.7).
         loss: squared error, Huber's loss (delta 1) or absolute error.
+        reduction: whether a step follows the mean of the mini-batch's losses or their sum, which is ``batch_size``
+            times as long.
         optimizer: any torch optimizer, e.g. ``--model.optimizer Adam``; its ``lr`` is ``lr`` above.
         lr_scheduler: any torch scheduler, stepped once an epoch.
     """
@@ -38,6 +40,7 @@ class Concise(SGDModel):
         init_std: float = 0.01,
         weight_decay: float = 0.0,
         loss: Literal["squared", "huber", "absolute"] = "squared",
+        reduction: Literal["mean", "sum"] = "mean",
         optimizer: Callable[[Iterable[Any], float], Optimizer] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -47,6 +50,7 @@ class Concise(SGDModel):
         if bias:
             self.linear.bias.data.fill_(0)
         self.loss = LOSSES[loss](reduction="none")
+        self.reduction = reduction
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
 
@@ -64,8 +68,9 @@ class Concise(SGDModel):
         return self.loss(y_hat, y)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of the mini-batch; the Trainer does the rest."""
-        return self.loss_sum(self(batch.X), batch) / self.share_of_rows(batch)
+        """Mean loss of the mini-batch, or the sum; the Trainer does the rest."""
+        mean = self.loss_sum(self(batch.X), batch) / self.share_of_rows(batch)
+        return mean if self.reduction == "mean" else batch.num_rows * mean
 
     def configure_optimizers(self) -> Any:
         """The chosen optimizer and scheduler, by default plain SGD."""

@@ -20,6 +20,10 @@ class Exact(LinearModel):
         ridge: minimise ``|y - Xw - b|² + ridge |w|²`` instead, with the weights of the
             standardised columns in the penalty where the data are standardised. It is the
             number of training rows times the ``weight_decay`` of `Scratch`.
+
+    Attributes:
+        minimum_norm: where the rows do not determine the coefficients, take the shortest weight
+            instead of refusing.
     """
 
     refused_flags = BY_HAND | {
@@ -28,6 +32,7 @@ class Exact(LinearModel):
         "overfit_batches": "this model takes all rows; leave rows out of the table instead",
     }
     own_units = True
+    minimum_norm = False
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
         super().__init__(num_features)
@@ -54,6 +59,7 @@ class Exact(LinearModel):
         """
         if self.trainer.max_epochs == 0:
             raise InputError("--trainer.max_epochs 0: this model needs one epoch; leave the flag out")
+        self.trainer.fit_loop.max_epochs = 1
 
     def on_train_epoch_start(self) -> None:
         """Begin with no rows: every epoch is a whole pass."""
@@ -66,22 +72,20 @@ class Exact(LinearModel):
             self.learn_factor(self.triangular_factor.compute().cpu())
             self._solve()
             self.optimizers().step()  # type: ignore[union-attr]
-            self.trainer.should_stop = True
 
     @torch.no_grad()
     def _solve(self) -> None:
         assert self.factor is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         count, wanted = num_rows(self.factor), len(self.w) + self.has_bias
-        if count < wanted and not self.ridge:
+        if count < wanted and not (self.ridge or self.minimum_norm):
             raise InputError(
                 f"{count} training rows cannot determine {wanted} coefficients: use more rows, fewer columns in"
                 " --data.features, or --model.ridge above 0"
             )
         try:
-            solution = solve(
-                self.factor, self.has_bias, self.ridge, column_std(self.factor) if data.standardize else None
-            )
+            scale = column_std(self.factor) if data.standardize else None
+            solution = solve(self.factor, self.has_bias, self.ridge, scale, self.minimum_norm)
         except RankDeficientError as error:
             raise InputError(self._dependence(error.columns)) from error
         self.w.copy_(solution.weight.reshape(-1, 1))

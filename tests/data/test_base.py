@@ -62,7 +62,8 @@ def test_coefficients_of_columns_as_they_are_stay_as_they_are():
 
 def test_state_of_other_columns_is_refused():
     state = Synthetic(true_weight=[1.0]).state_dict()
-    with pytest.raises(InputError, match=r"made for the features \['x0'\], not \['x0', 'x1'\]: set --data.features$"):
+    said = r"made for the features \['x0'\], not \['x0', 'x1'\]; set --data.features, or use its data$"
+    with pytest.raises(InputError, match=said):
         Synthetic().load_state_dict(state)
 
 

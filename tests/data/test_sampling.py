@@ -7,9 +7,10 @@ import torch
 from linreg_pl.data.rows import Batch, Rows
 from linreg_pl.data.sampling import (
     Chunks,
-    InMemory,
     MiniBatches,
+    OneWindow,
     Orders,
+    Sample,
     Split,
     Streamed,
     permutation,
@@ -115,7 +116,7 @@ def windows(request, tmp_path):
     def make(num_rows, batch_size, seed=5):
         rows = table_rows(num_rows)
         if request.param == "in memory":
-            return InMemory(rows, Orders(num_rows, seed))
+            return OneWindow(rows, Orders(num_rows, seed))
         spill = Spill(tmp_path / f"{len(opened)}.rows", num_rows, 2, True, batch_size, seed, 2**11)
         opened.append(spill)
         spill.write([Batch(rows.X, rows.y, num_rows, slice(0, num_rows), rows.weight)])
@@ -255,3 +256,47 @@ class TestSplit:
 
     def test_what_is_held_out_is_the_same_on_every_platform(self):
         assert Split(12, (0.25, 0.25), seed=0).parts(0, 12).tolist() == [1, 0, 0, 2, 0, 0, 2, 1, 0, 1, 0, 2]
+
+
+def sampled(num_rows, share, block, seed=0):
+    """Rows taken from a table, each of which is its own number."""
+    sample = Sample(share, seed)
+    for start in range(0, num_rows, block):
+        numbers = torch.arange(start, min(start + block, num_rows)).reshape(-1, 1)
+        sample.see(Batch(numbers, -numbers, len(numbers), slice(start, start + len(numbers))))
+    return sample
+
+
+def test_sample_of_all_rows_has_each_once():
+    X, y = sampled(1003, 1.0, 100).columns()
+    assert X.flatten().tolist() == list(range(1003))
+    assert torch.equal(y, -X)
+    assert X.dtype == torch.float64
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000, 100_000])
+def test_sample_is_spread_evenly_whatever_the_blocks(block):
+    rows = sampled(100_000, 0.02, block).columns()[0].flatten()
+    assert len(rows) == len(set(rows.tolist())) == pytest.approx(2000, abs=150)
+    assert rows.histc(10, 0, 100_000).tolist() == pytest.approx([200] * 10, abs=50)
+
+
+def test_sample_depends_on_the_seed_and_on_nothing_else():
+    once = sampled(10_000, 0.1, 1000)
+    before = torch.get_rng_state()
+    again = sampled(10_000, 0.1, 1000)
+    again.see(Batch(torch.zeros(1000, 1), torch.zeros(1000, 1), 1000, slice(0, 1000)))  # has been seen
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(once.columns()[0], again.columns()[0])
+    assert not torch.equal(once.columns()[0][:900], sampled(10_000, 0.1, 1000, seed=1).columns()[0][:900])
+
+
+def test_sample_of_a_block_without_rows_is_empty():
+    sample = sampled(10, 1.0, 10)
+    sample.see(Batch(torch.zeros(0, 1), torch.zeros(0, 1), 0, slice(10, 20)))
+    assert len(sample.columns()[0]) == 10
+
+
+def test_first_chunks_double_so_that_curves_show_the_descent():
+    chunks = Chunks(OneWindow(Rows(torch.zeros(10_000, 1), torch.zeros(10_000, 1)), Orders(10_000, 0)), 1, steps=4000)
+    assert [len(chunk.counts) for chunk in chunks] == [64, 64, 128, 256, 512, 1024, 2048, 4000, 1904]

@@ -24,7 +24,7 @@ def path(tmp_path, columns):
 
 
 MISSING = "the value is missing; fill it in, or set --data.missing drop or mean"
-BESIDES = "besides the target 'y' (--data.features, --data.categorical)"
+BESIDES = "besides the target 'y' (--data.features, --data.categorical); it has 'y' (int64)"
 
 
 def write(path, columns):
