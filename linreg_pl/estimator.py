@@ -1,0 +1,257 @@
+"""The models as an estimator of scikit-learn."""
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from linreg_pl.callbacks.optimum import Optimum
+from linreg_pl.callbacks.stability import Stability, largest_lr
+from linreg_pl.callbacks.together import Together
+from linreg_pl.data.base import Blocks, DataModule, Part, plain_loader
+from linreg_pl.data.rows import Batch
+from linreg_pl.data.sources import rows_at_once
+from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.functional.inference import infer
+from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
+from linreg_pl.models.base import SGDModel
+from linreg_pl.profiler import NoProfiler
+from linreg_pl.quiet import quieten
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, check_random_state, validate_data
+except ImportError as error:
+    raise ImportError(
+        'LinearRegressor needs scikit-learn 1.6 or newer: python -m pip install "linreg_pl[sklearn]"'
+    ) from error
+
+METHODS: dict[str, Any] = {"exact": Exact, "fused": Fused, "scratch": Scratch, "concise": Concise}
+TRAINER: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
+
+
+class Arrays(DataModule):
+    """Training rows in memory, after others of which only the factor is known.
+
+    Attributes:
+        arrays: features ``(n, P)``, targets ``(n, 1)`` and weights ``(n, 1)``, if any.
+        seen: triangular factor of the rows that came before, if any.
+    """
+
+    arrays: list[np.ndarray]
+    seen: Tensor | None = None
+    target_name = "y"
+
+    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield what copies slices of the arrays, which may be strided or read-only."""
+        size = rows_at_once(self.num_features + 1)
+        for start in range(rank * size, self.num_rows(part), world_size * size):
+            yield partial(self._batch, slice(start, start + size))
+
+    def _batch(self, rows: slice) -> Batch:
+        X, y, *weight = (torch.from_numpy(array[rows].copy()) for array in self.arrays)
+        return Batch(X, y, len(y), rows, *weight)
+
+    def num_rows(self, part: Part) -> int:
+        """Return the number of rows; all are for training."""
+        return len(self.arrays[0]) if part == "train" else 0
+
+    def how_to_get_rows(self, part: Part) -> str:
+        """Tell where rows come from."""
+        return "pass some"
+
+    def factors(self, part: Part) -> DataLoader[Tensor]:
+        """Load the factor of the rows that came before, then those of the others."""
+        factors = super().factors(part)
+        return factors if self.seen is None else plain_loader(Blocks(lambda: chain([self.seen], factors)))
+
+
+class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Linear regression by one of this project's models, under its Trainer, as scikit-learn's estimators work.
+
+    Args:
+        method: "exact" finds the optimum in one pass; "fused", "scratch" and "concise" take SGD steps as the
+            models of these names do, from zero. SGD wants columns of one scale: a ``StandardScaler`` before it.
+        fit_intercept: whether there is an intercept.
+        ridge: minimises ``Σ sample_weight (y - Xw - b)² + ridge |w|²``, as ``alpha`` of scikit-learn's ``Ridge``.
+        lr: step size of SGD; by default a twentieth of the largest stable one on the rows at hand.
+        batch_size: rows in one mini-batch of SGD.
+        max_epochs: passes of SGD over the rows.
+        random_state: decides the order of the rows in SGD.
+
+    Attributes:
+        coef_: weights, shape ``(n_features,)``; where the rows do not determine them, those of smallest norm.
+        intercept_: the bias, a float.
+        standard_error_: standard errors of the optimum's weights, shape ``(n_features,)``, under ``sample_weight``
+            those of weighted least squares. NaN with ``ridge``, or where the rows do not determine them.
+        intercept_standard_error_: that of the bias; 0 without one.
+        n_features_in_: number of columns.
+        feature_names_in_: their names, where all are strings.
+
+    Example:
+        >>> model = LinearRegressor().fit([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0])
+        >>> model.predict([[3.0]]).round(12)
+        array([7.])
+    """
+
+    coef_: np.ndarray
+    intercept_: float
+    _seen: tuple[int, float, np.ndarray]  # rows, their weights' sum, and their factor with weights of 1 on average
+
+    def __init__(
+        self,
+        method: str = "exact",
+        *,
+        fit_intercept: bool = True,
+        ridge: float = 0.0,
+        lr: float | None = None,
+        batch_size: int = 10,
+        max_epochs: int = 50,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.fit_intercept = fit_intercept
+        self.ridge = ridge
+        self.lr = lr
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LinearRegressor":
+        """Fit, and forget what was fitted before.
+
+        Args:
+            X: features, shape ``(n, P)``: an array, or a data frame of numbers.
+            y: target, shape ``(n,)``.
+            sample_weight: what the squared error of each row counts, shape ``(n,)``.
+
+        Raises:
+            InputError: a ValueError; an argument cannot be used, or SGD diverges.
+        """
+        return self._fit(X, y, sample_weight, True, self.max_epochs)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LinearRegressor":
+        """Learn from more rows; arguments and errors are those of ``fit``.
+
+        "exact" ends where ``fit`` on all rows together would, to rounding, in any order and in memory that
+        depends on the number of columns alone. SGD takes one more pass, over the new rows.
+        """
+        return self._fit(X, y, sample_weight, not hasattr(self, "coef_"), 1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict ``(n,)`` from features ``(n, P)``, float64."""
+        check_is_fitted(self)
+        prediction: np.ndarray = validate_data(self, X, reset=False, dtype=np.float64) @ self.coef_ + self.intercept_
+        return prediction
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, first: bool, max_epochs: int) -> "LinearRegressor":
+        X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32], y_numeric=True)
+        rows_seen, weight_seen, factor = (0, 0.0, None) if first else self._seen
+        weight = None
+        if sample_weight is not None or weight_seen != rows_seen:
+            X, y, weight = _that_count(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64))
+        num_rows = rows_seen + len(y)
+        total = weight_seen + (len(y) if weight is None else weight.sum())
+        share = num_rows / total  # makes the weights of all rows 1 on average
+        try:
+            data = self._data([X, y.astype(np.float64, copy=False), *([] if weight is None else [weight * share])])
+            if factor is not None:
+                data.seen = torch.from_numpy(factor) * math.sqrt(share * weight_seen / rows_seen)
+            model = self._model(data, self.ridge / total, num_rows)
+            if not (first or model.own_units):
+                _start_from(model, self.coef_, self.intercept_)
+            _train(model, data, max_epochs)
+        except InputError as error:
+            said = str(error).replace(" (--guard false tries it all the same)", "")
+            said = said.replace("--data.standardize true", "a StandardScaler before it")
+            raise InputError(re.sub(r"--(model|data)\.", "", said)) from None
+        coefficients, bias = model.coefficients()
+        inference = None if model.penalised else infer(model.optimum)
+        errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
+        assert model.factor is not None
+        self.coef_, self.intercept_ = coefficients.numpy(), bias.item()
+        self.standard_error_ = errors[-X.shape[1] :]
+        self.intercept_standard_error_ = float(errors[0]) if self.fit_intercept else 0.0
+        self._seen = num_rows, float(total), model.factor.numpy()
+        vars(model.trainer).clear()  # its parts hold each other, and with them the rows, until Python looks for such
+        return self
+
+    def _data(self, columns: list[np.ndarray]) -> Arrays:
+        exact = self.method == "exact"  # takes the rows in any order, and no number from a random state
+        seed = 0 if exact else check_random_state(self.random_state).randint(2**31 - 1)
+        data = Arrays(self.batch_size, seed, standardize=False)
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
+        data.feature_names, data.weighted = list(names), len(columns) > 2
+        data.arrays = [columns[0], *(column.reshape(-1, 1) for column in columns[1:])]
+        data._said_rounded = {*names, data.target_name}  # an estimator prints nothing
+        return data
+
+    def _model(self, data: Arrays, ridge: float, num_rows: int) -> LinearModel:
+        """The model of ``method``; ``ridge`` is per row, of which there are ``num_rows``."""
+        if self.method not in METHODS:
+            raise InputError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
+        require_not_negative("ridge", self.ridge)
+        require_positive("max_epochs", self.max_epochs)
+        if self.method == "exact":
+            exact = Exact(data.num_features, self.fit_intercept, ridge * num_rows)
+            exact.minimum_norm = True
+            return exact
+        lr = 1.0 if self.lr is None else self.lr
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws a start of its own first
+            model: SGDModel = METHODS[self.method](data.num_features, lr, self.fit_intercept, init_std=0.0)
+        model.weight_decay = 2 * model.loss_per_squared_error * ridge  # type: ignore[operator]
+        if self.lr is None and math.isfinite(largest := largest_lr(data, model)[0]):
+            model.lr = largest / 20
+        return model
+
+
+def _that_count(X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
+    """Leave rows of weight 0 out: they are no observations."""
+    if (weight < 0).any():
+        raise InputError(f"sample_weight {weight.min():g}: must be zero or a positive number")
+    counts = weight > 0
+    if not counts.any():
+        raise InputError("sample_weight: all weights are zero")
+    return [X, y, weight] if counts.all() else [X[counts], y[counts], weight[counts]]
+
+
+@torch.no_grad()
+def _start_from(model: LinearModel, coef: np.ndarray, intercept: float) -> None:
+    weight, bias = model.parameter_vectors()
+    weight.copy_(torch.from_numpy(coef).reshape(weight.shape))
+    if bias is not None:
+        bias.fill_(intercept)
+
+
+def _train(model: LinearModel, data: Arrays, max_epochs: int) -> None:
+    """Fit without a word, a file, or a change to the process."""
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            quieten()
+            L.Trainer(
+                **TRAINER,
+                max_epochs=max_epochs,
+                callbacks=Together([Optimum(), Stability()]),
+                plugins=LightningEnvironment(),  # whatever cluster's job this process belongs to
+                profiler=NoProfiler(),
+            ).fit(model, datamodule=data)
+    except SystemExit as ctrl_c:  # the Trainer's answer to it
+        raise KeyboardInterrupt from ctrl_c
