@@ -1,12 +1,20 @@
 """The command line's entry: what needs no torch is answered before torch is imported."""
 
+import io
 import os
+import signal
 import sys
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from linreg_pl import report
-from linreg_pl.errors import InputError
+from linreg_pl.console import RED, printable, styled
+from linreg_pl.errors import InputError, nearest, sentence
 
+COMMANDS = ("fit", "validate", "test", "predict", "sweep", "report", "export", "shuffle", "completion")
+SHELLS = ("bash", "zsh", "tcsh")
 HELP = """\
 Linear regression as a PyTorch Lightning project.
 
@@ -16,42 +24,78 @@ Linear regression as a PyTorch Lightning project.
   validate  python train.py validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
   test      as validate, on the test rows
   predict   as validate, writes RUN/predictions.parquet
+  sweep     python train.py sweep --config configs/scratch.yaml --model.lr 0.001,0.01,0.1 --seed 0..4
+            python train.py sweep --config configs/exercises/lr.yaml   (the exercises of the book)
   report    python train.py report RUN
   export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
   shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
+  completion   linreg completion bash > ~/.local/share/bash-completion/completions/linreg
+            lets the shell complete commands and flags of linreg, which is train.py under a shorter name
 
 RUN is the folder that fit names at its end, runs/NAME/version_N. All flags: python train.py fit --help
+--quiet after any command prints errors alone.
 """
 
 
 def main() -> None:
-    """Run the command in ``sys.argv``."""
-    arguments = sys.argv[1:]
+    """Run the command in ``sys.argv``; Ctrl-C and SIGTERM end it with 130 and 143, its temporary files removed."""
+    stops = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
+    try:
+        if "--quiet" in sys.argv:
+            sys.argv.remove("--quiet")
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                _run(sys.argv[1:])
+        else:
+            _run(sys.argv[1:])
+    finally:
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
+
+
+def _run(arguments: list[str]) -> None:
     try:
         if arguments in ([], ["-h"], ["--help"]):
             print(HELP, end="")
-        elif arguments[:1] == ["report"]:
+        elif arguments[0] == "report":
             show_report(arguments[1:])
-        elif arguments[:1] == ["shuffle"]:
-            from linreg_pl.shuffle import command
-
-            command(arguments[1:])
-        elif arguments[:1] == ["export"]:
-            from linreg_pl.export import command
-
-            command(arguments[1:])
-        else:
+        elif arguments[0] in ("sweep", "export", "shuffle"):
+            import_module(f"linreg_pl.{arguments[0]}").command(arguments[1:])
+        elif arguments[0] == "completion":
+            show_completion(arguments[1:])
+        elif arguments[0] in COMMANDS or arguments[0].startswith("-"):
+            if os.environ.get("LINREG_DEBUG") != "1":
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # lost connections come with pages of C++ frames
             from linreg_pl.cli import run
 
             run()
-    except InputError as error:
-        if os.environ.get("LINREG_DEBUG") == "1":
-            raise
-        # All processes of a run see the same input, and one voice is enough.
-        sys.exit(f"error: {error}" if os.environ.get("LOCAL_RANK", "0") == "0" else 1)
+        else:
+            near = nearest(arguments[0], COMMANDS)
+            hint = f"did you mean {near}?" if near else f"choose one of {', '.join(COMMANDS)}"
+            raise InputError(f"{arguments[0]}: there is no such command; {hint}")
     except BrokenPipeError:  # nobody reads on, as under `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (InputError, OSError, MemoryError) as error:
+        if os.environ.get("LINREG_DEBUG") == "1":
+            raise
+        sys.exit(f"{styled('error:', RED, sys.stderr)} {printable(sentence(error))}")
+
+
+def show_completion(arguments: list[str]) -> None:
+    """Print what lets a shell complete commands and flags."""
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise InputError(f"completion wants a shell: linreg completion {'|'.join(SHELLS)}")
+    if not find_spec("shtab"):
+        raise InputError('completion needs a package: pip install "linreg_pl[completion]"')
+    os.environ["JSONARGPARSE_ADD_PRINT_COMPLETION_ARGUMENT"] = "true"
+    sys.argv = ["linreg", f"--print_completion=shtab-{arguments[0]}"]
+    from linreg_pl.cli import run
+
+    text = io.StringIO()
+    with redirect_stdout(text), suppress(SystemExit):
+        run()
+    print(text.getvalue().replace("_choices=(fit validate test predict)", f"_choices=({' '.join(COMMANDS)})"), end="")
 
 
 def show_report(arguments: list[str]) -> None:
@@ -59,7 +103,11 @@ def show_report(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise InputError("report wants the folder of one run: python train.py report runs/NAME/version_N")
     folder = Path(arguments[0])
-    print(report.format_report(report.read(folder), folder))
+    content = report.read(folder)
+    try:
+        print(report.format_report(content, folder))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{folder}/report.json: is not a report of this program") from error
 
 
 if __name__ == "__main__":

@@ -5,27 +5,31 @@ Data, models and callbacks meet only here.
 
 import importlib
 import inspect
-import re
+import os
 import sys
+import threading
 import traceback
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, get_args
 
 import torch
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
 
+from linreg_pl import processes
 from linreg_pl.callbacks import (
     Checkpoint,
     Curves,
     DurableCheckpointIO,
     EpochLoss,
+    Figures,
     Optimum,
     Predictions,
     Progress,
@@ -34,17 +38,20 @@ from linreg_pl.callbacks import (
     StopSignals,
     Together,
 )
-from linreg_pl.checkpoints import load_checkpoint, run_folder
-from linreg_pl.data.base import DataModule
+from linreg_pl.checkpoints import load_checkpoint, newest, newest_run, run_folder
+from linreg_pl.data.base import DataModule, other_columns
 from linreg_pl.data.columns import Columns
+from linreg_pl.data.perturbed import Perturbed
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
-from linreg_pl.errors import InputError
+from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.logger import run_loggers
 from linreg_pl.models import LinearModel
+from linreg_pl.parser import Parser, check_configs
 from linreg_pl.profiler import NoProfiler
-from linreg_pl.quiet import quieten
+from linreg_pl.quiet import pass_over_full_disks, quieten
 
-__all__ = ["Synthetic", "Table", "run"]
+__all__ = ["Perturbed", "Settings", "Synthetic", "Table", "run"]
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
@@ -62,42 +69,13 @@ REFUSED_FLAGS = {
 }
 
 
-class Parser(LightningArgumentParser):
-    """Parser whose errors are one line instead of the whole usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the error and exit with status 2."""
-        text = " ".join(str(message).split())
-        if unknown := re.match(r'Parser key "(model|data)".*Expected a path but (\S+) either', text):
-            flag, name = unknown.groups()
-            names = _concrete({"model": LinearModel, "data": DataModule}[flag])
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
-            text = f"--{flag} {name}: {hint}"
-        text = re.sub(r"Parser key \"(.+?)\": Expected a <class '(\w+)'>\. Got value:", r"\1: expected \2, got", text)
-        text = re.sub(
-            r"Parser key \"(.+?)\": Does not validate against any of the Union.*Given value: (.*)",
-            r"\1: \2 is not accepted; see python train.py fit --help",
-            text,
-        )
-        if early := re.search(r"(model|data): NestedArg\(key='(.+?)', val='(.*?)'\)", text):
-            group, key, value = early.groups()
-            text = f"--{group}.{key} {value}: put --{group} NAME before it"
-        if "Problems parsing config" in text:
-            text = f"{' '.join(_values_of('--config'))}: {text}"
-        print("error:", text[:500], file=sys.stderr)
-        sys.exit(2)
+def _class(chosen: Namespace) -> Any:
+    module, name = chosen.class_path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
 
 
-def _concrete(kind: type) -> list[str]:
-    """Names of the classes below that can be used."""
-    own = [] if inspect.isabstract(kind) else [kind.__name__]
-    children: list[type] = kind.__subclasses__()
-    return own + [name for child in children for name in _concrete(child)]
-
-
-def _values_of(flag: str) -> list[str]:
-    return [value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in (flag, "-c")]
+def _warn(message: str) -> None:
+    print("warning:", message, file=sys.stderr)
 
 
 class CLI(LightningCLI):
@@ -106,6 +84,15 @@ class CLI(LightningCLI):
     trainer: Trainer
     datamodule: DataModule
     model: LinearModel
+    parsers: ClassVar[tuple[Any, ...]] = ()
+
+    def setup_parser(self, *arguments: Any) -> None:
+        """Build the parsers once in a process, for that takes longer than a short run; a sweep runs many."""
+        if not CLI.parsers:
+            super().setup_parser(*arguments)
+            CLI.parsers = self.parser, self._subcommand_parsers, self._subcommand_method_arguments
+        self.parser, self._subcommand_parsers, self._subcommand_method_arguments = CLI.parsers
+        vars(self.parser).pop("print_config", None)  # asked for where the arguments before were refused
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint's arguments, and take the number of features from the data."""
@@ -113,9 +100,22 @@ class CLI(LightningCLI):
             "--optimum", type=bool, default=True, help="find the least-squares optimum of the training rows too"
         )
         parser.add_argument("--guard", type=bool, default=True, help="refuse an lr that must diverge, stop at NaN")
+        parser.add_argument(
+            "--timeout", type=float, default=10.0, help="minutes that processes wait for one that does not answer"
+        )
         parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
         parser.add_argument(
+            "--figures",
+            type=bool | PositiveInt,
+            default=True,
+            help="draw the fit at its end; a number: also after every so many epochs",
+        )
+        parser.add_argument(
             "--predictions", type=str | None, default=None, help="file that predict writes, .parquet or .csv"
+        )
+        parser.add_argument("--sweep", type=dict | None, default=None, help="for `train.py sweep` alone")
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with the newest run of this name; begin if there is none"
         )
         parser.add_class_arguments(Checkpoint, "checkpoint")
         parser.set_defaults(
@@ -134,6 +134,12 @@ class CLI(LightningCLI):
         """Arguments of the subcommand."""
         return self.config[self.subcommand]
 
+    def _set_seed(self) -> None:
+        seed = self.settings.seed_everything
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seed_everything {seed}: must be a whole number from 0 to 2^32 - 1")
+        super()._set_seed()
+
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
         """What ``--ckpt_path`` holds."""
@@ -145,7 +151,10 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run's folder, and refuse what cannot work."""
         settings, trainer = self.settings, self.settings.trainer
+        self._refuse_null("model")
+        self._refuse_null("data")
         self._check_flags()
+        self._find_checkpoint()
         if trainer.accelerator == "auto" and not torch.cuda.is_available():
             trainer.accelerator = "cpu"  # Apple's GPUs have no float64, which the scores are kept in
         if self.subcommand != "fit":
@@ -154,11 +163,51 @@ class CLI(LightningCLI):
             trainer.logger = False
             self._take_columns(settings.data.init_args)
         elif trainer.logger in (None, True):
-            name = Path(str(settings.config[0])).stem if settings.config else settings.model.class_path.split(".")[-1]
-            folder = Path(trainer.default_root_dir or "", "runs")
+            runs = self._runs()
             trainer.logger = Namespace(
-                class_path="linreg_pl.logger.RunLogger", init_args=Namespace(save_dir=str(folder), name=name.lower())
+                class_path="linreg_pl.logger.RunLogger",
+                init_args=Namespace(save_dir=str(runs.parent), name=runs.name),
             )
+
+    def _runs(self) -> Path:
+        """Folder of the runs of this name."""
+        settings, trainer = self.settings, self.settings.trainer
+        if isinstance(trainer.logger, Namespace) and "save_dir" in (given := trainer.logger.init_args):
+            return Path(given.save_dir, given.name or "")
+        name = Path(str(settings.config[0])).stem if settings.config else settings.model.class_path.split(".")[-1]
+        return Path(trainer.default_root_dir or "", "runs", name.lower())
+
+    def _find_checkpoint(self) -> None:
+        """Find what ``--ckpt_path last`` and ``--resume`` mean, and where a run that torchrun starts again was."""
+        settings, fits = self.settings, self.subcommand == "fit"
+        path = processes.interrupted() if fits else None
+        if path is None:
+            resume = fits and settings.resume
+            if resume and settings.ckpt_path:
+                raise InputError(f"--resume with --ckpt_path {settings.ckpt_path}: give one of them")
+            if not resume and settings.ckpt_path != "last":
+                return
+            run = newest_run(self._runs())
+            path = newest(run, rank_zero_only(_warn)) if run is not None else None
+            if path is None and resume:
+                return
+            if path is None:
+                raise InputError(
+                    f"--ckpt_path last: there is no checkpoint in {run or self._runs()}; name a file, or leave the"
+                    " flag out"
+                )
+        settings.ckpt_path = str(path)
+        rank_zero_only(print)(f"going on with {path}\n", flush=True)
+
+    def _refuse_null(self, group: str) -> None:
+        """Refuse null for an argument that has no such value, which the parser lets through."""
+        for name, value in vars(self.settings[group].init_args).items():
+            annotation = inspect.signature(_class(self.settings[group])).parameters[name].annotation
+            if name == "num_features":
+                if value is not None:
+                    raise InputError(f"--model.num_features {value}: is taken from the data; leave it out")
+            elif value is None and type(None) not in get_args(annotation):
+                raise InputError(f"--{group}.{name} null: needs a value")
 
     def _take_columns(self, arguments: Namespace) -> None:
         """Let a table be read as the one that the checkpoint was made with, where nothing else is asked for."""
@@ -174,8 +223,7 @@ class CLI(LightningCLI):
     def _check_flags(self) -> None:
         """Refuse Trainer flags that cannot work, here or with the chosen model."""
         trainer, model = self.settings.trainer, self.settings.model
-        module, name = model.class_path.rsplit(".", 1)
-        kind: type[LinearModel] = getattr(importlib.import_module(module), name)
+        kind: type[LinearModel] = _class(model)
         strategy = trainer.strategy
         refused = {**kind.refused_flags, **REFUSED_FLAGS}
         if isinstance(strategy, str) and strategy.startswith(("auto", "ddp", "single")):
@@ -185,6 +233,10 @@ class CLI(LightningCLI):
             usual = {TRAINER_DEFAULTS.get(flag, default), *(FLOAT32 if flag == "precision" else ())}
             if trainer[flag] not in usual:
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
+        for flag in ("val_check_interval", "check_val_every_n_epoch"):
+            if isinstance(trainer[flag], (int, float)):
+                require_positive(f"--trainer.{flag}", trainer[flag])
+        require_not_negative("--trainer.log_every_n_steps", trainer.log_every_n_steps or 0)
         if 0 < float(trainer.overfit_batches) < 1:
             raise InputError(
                 f"--trainer.overfit_batches {trainer.overfit_batches}: validation rows come as one batch, which cannot"
@@ -204,7 +256,10 @@ class CLI(LightningCLI):
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
         report = RunReport(folder, level)
-        callbacks: list[Callback] = [Progress(), EpochLoss(), Curves(), report, StopSignals(report)]
+        results: list[Callback] = [report]
+        if self.settings.figures:
+            results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))
+        callbacks: list[Callback] = [Progress(), EpochLoss(), Curves(), *results, StopSignals(results)]
         if self.settings.guard:
             callbacks.insert(0, Stability())
         if self.settings.optimum:
@@ -226,9 +281,14 @@ class CLI(LightningCLI):
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
                 plugins = [*plugins, DurableCheckpointIO()]
             profiler = given.profiler or NoProfiler()
-            return super().instantiate_trainer(enable_checkpointing=keeps, profiler=profiler, plugins=plugins, **kwargs)
-        except (ValueError, ImportError) as error:
+            built = super().instantiate_trainer(
+                enable_checkpointing=keeps, profiler=profiler, plugins=plugins, **kwargs
+            )
+        except (ValueError, TypeError, ImportError) as error:
             raise InputError(" ".join(str(error).split())) from error
+        require_positive("--timeout", self.settings.timeout)
+        processes.watch(built, self.settings.timeout)
+        return built
 
     def after_instantiate_classes(self) -> None:
         """Check what can be checked only now, and say what was left out."""
@@ -245,16 +305,28 @@ class CLI(LightningCLI):
         path = self.settings.ckpt_path
         if path is None:
             return
-        checkpoint = self.checkpoint
+        checkpoint, kind = self.checkpoint, type(self.model).__name__
+        if checkpoint.get("model", kind) != kind:
+            raise InputError(f"--ckpt_path {path}: was made by --model {checkpoint['model']}, not {kind}")
+        state = checkpoint.get(type(self.datamodule).__name__)
+        if not isinstance(state, dict) or "feature_names" not in state:
+            raise InputError(f"--ckpt_path {path}: was made with other data than {type(self.datamodule).__name__}")
+        if sorted(state["feature_names"]) != sorted(self.datamodule.feature_names):
+            raise other_columns(state["feature_names"], self.datamodule.feature_names, f"--ckpt_path {path}")
+        for logger in run_loggers(self.trainer):
+            logger.begin_with(Path(path), run_folder(Path(path)), checkpoint.get("curves", {}))
         saved = checkpoint.get("hyper_parameters", {})
         for name, value in self.model.hparams.items():
-            if name == "num_features" and isinstance(self.datamodule, Table):
-                continue  # the table tells which columns are not those of the checkpoint
             if name in saved and saved[name] != value:
                 raise InputError(
                     f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or fit anew"
                     " without --ckpt_path"
                 )
+        wanted, held = self.model.state_dict(), checkpoint["state_dict"]
+        if {name: tensor.shape for name, tensor in held.items()} != {key: value.shape for key, value in wanted.items()}:
+            raise InputError(f"--ckpt_path {path}: was made by another --model than {kind}")
+        if not all(tensor.isfinite().all() for tensor in held.values()):
+            raise InputError(f"--ckpt_path {path}: holds weights that are not finite: the fit diverged")
         data = checkpoint.get("datamodule_hyper_parameters", {})
         for name in ("batch_size", "seed") if self.subcommand == "fit" else ():
             value = self.datamodule.hparams.get(name)
@@ -263,19 +335,45 @@ class CLI(LightningCLI):
                     f"--data.{name} {value}: {path} was made with {data[name]}, and its place in the order of the rows"
                     " holds for that alone; leave the flag out, or fit anew without --ckpt_path"
                 )
-        if checkpoint["state_dict"].keys() != self.model.state_dict().keys():
-            raise InputError(f"--ckpt_path {path}: was made by another --model than {type(self.model).__name__}")
 
     def predict(self, **kwargs: Any) -> None:
         """Predict into a file; nothing is kept in memory."""
         self.trainer.predict(**(kwargs | {"return_predictions": False}))
 
 
-def run() -> None:
+class Settings(CLI):
+    """Reads the command line, refuses what is wrong with it, and does nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Leave them."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing to check."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Leave it."""
+
+
+def run(kind: type[CLI] = CLI) -> CLI:
     """Run the command line."""
     quieten()
+    threading.excepthook = pass_over_full_disks
     try:
-        CLI(
+        return _run(kind)
+    except Exception as error:
+        if processes.several() and os.environ.get("LINREG_DEBUG") != "1":
+            processes.end(error)
+        raise
+    finally:
+        processes.unwatch()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _run(kind: type[CLI]) -> CLI:
+    check_configs()
+    try:
+        return kind(
             LinearModel,
             DataModule,
             save_config_callback=None,  # ours is among the callbacks
@@ -287,15 +385,18 @@ def run() -> None:
             load_from_checkpoint_support=False,
             trainer_defaults=dict(TRAINER_DEFAULTS),
         )
-    except ValueError as error:
-        if isinstance(error.__cause__, InputError):  # the parser wraps what a constructor raises
-            raise error.__cause__ from None
-        *_, origin = traceback.walk_tb(error.__traceback__)
-        if "lightning" in Path(origin[0].f_code.co_filename).parts:  # a flag that it found wrong only when it ran
-            raise InputError(" ".join(str(error).split())) from error
+    except InputError:
         raise
-    except MisconfigurationException as error:
-        raise InputError(" ".join(str(error).split())) from error
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    except Exception as error:
+        if isinstance(error.__cause__, InputError | OSError | MemoryError):  # wrapped by the parser
+            raise error.__cause__ from None
+        files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        said = " ".join(str(error).split())
+        if any(file.name == "checkpoint_connector.py" for file in files):
+            raise InputError(f"--ckpt_path: the checkpoint cannot be used ({said})") from error
+        if isinstance(error, RuntimeError) and "allocate memory" in said:
+            raise MemoryError(said) from error
+        # A flag that Lightning found wrong only when it ran.
+        if isinstance(error, MisconfigurationException | ValueError | RuntimeError) and "lightning" in files[-1].parts:
+            raise InputError(said) from error
+        raise

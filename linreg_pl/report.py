@@ -1,18 +1,22 @@
 """The report of a run: written for programs, printed for people. Needs neither torch nor Lightning."""
 
-import csv
 import json
 import math
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
+from urllib.parse import quote as url_quote
 
+from linreg_pl.console import DIM, GREEN, YELLOW, printable, styled
 from linreg_pl.errors import InputError
+from linreg_pl.files import csv_bytes, write_whole
 
 Report = dict[str, Any]
 SGD_COLUMNS = ("estimate", "optimum", "distance", "standard_error", "true", "error")
 EXACT_COLUMNS = ("estimate", "standard_error", "ci_low", "ci_high", "t", "p", "true", "error")
+MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
 FORMATS = {"distance": ".2g", "error": ".2g", "standard_error": ".3g", "t": ".4g", "p": ".2g"}
 
 
@@ -20,16 +24,14 @@ def write(report: Report, folder: Path) -> None:
     """Write ``report.json`` and ``coefficients.csv``, each whole or not at all.
 
     Numbers that are not finite become null: JSON has no others.
+
+    Raises:
+        InputError: they cannot be written.
     """
     report = _finite(report)
-    _replace(folder / "report.json", json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    names = list(dict.fromkeys(key for row in report["coefficients"] for key in row))
-    temporary = folder / "coefficients.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(report["coefficients"])
-    os.replace(temporary, folder / "coefficients.csv")
+    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_whole(folder / "report.json", text.encode())
+    write_whole(folder / "coefficients.csv", csv_bytes(report["coefficients"]))
 
 
 def _finite(value: Any) -> Any:
@@ -38,12 +40,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read(folder: Path) -> Report:
@@ -69,10 +65,11 @@ def format_report(report: Report, folder: Path | None) -> str:
         report: what `write` writes.
         folder: where the run lies; None if nothing was written.
     """
+    verdict = _verdict(report)
     parts = [
         _missing(report),
-        _coefficients(report),
-        _verdict(report),
+        table(_coefficients(report)),
+        styled(verdict, YELLOW if verdict.endswith("optimum") else GREEN),
         format_scores(report),
         _optimum(report),
         report.get("note", ""),
@@ -86,20 +83,33 @@ def format_report(report: Report, folder: Path | None) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def printable(name: str) -> str:
-    """Name without control characters, which could move a terminal's cursor."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
+def format_markdown(report: Report) -> str:
+    """The result for TensorBoard's Text tab."""
+    first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
+    between = [_verdict(report), _optimum(report), report.get("note", "")]
+    return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    first, *others = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows[: MAX_MARKDOWN_ROWS + 1]]
+    more = [f"\n{len(rows) - 1 - len(others)} more are in coefficients.csv"] if len(rows) - 1 > len(others) else []
+    return "\n".join([first, "|" + " --- |" * len(rows[0]), *others, *more])
+
+
+def _escape(text: str) -> str:
+    """Text that is neither Markdown nor HTML, whatever a column is called: all but letters and digits as numbers."""
+    return "".join(char if char.isalnum() or char in " .,-" else f"&#{ord(char)};" for char in text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first to the left, the others to the right."""
+    """Aligned columns under their titles, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
         cells = [first.ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join([styled(lines[0], DIM), *lines[1:]])
 
 
 def _missing(report: Report) -> str:
@@ -113,7 +123,8 @@ def _missing(report: Report) -> str:
     return f"missing values: {counts}; {missing['rows_left_out']} rows left out"
 
 
-def _coefficients(report: Report) -> str:
+def _coefficients(report: Report) -> list[list[str]]:
+    """Rows of the table, its titles first."""
     coefficients = report["coefficients"]
     columns = EXACT_COLUMNS if report["model"] == "exact" else SGD_COLUMNS
     shown = [key for key in columns if any(key in row for row in coefficients)]
@@ -122,7 +133,7 @@ def _coefficients(report: Report) -> str:
     rows = [["", *(titles.get(key, key.replace("_", " ")) for key in shown)]]
     for row in coefficients:
         rows.append([printable(row["name"]), *(_number(row, key, FORMATS.get(key, ".6g")) for key in shown)])
-    return table(rows)
+    return rows
 
 
 def _number(row: dict[str, Any], key: str, format_spec: str = ".6g") -> str:
@@ -168,12 +179,16 @@ def _optimum(report: Report) -> str:
 
 def format_scores(report: Report) -> str:
     """Table of the scores of every part that has them."""
+    return table(_scores(report))
+
+
+def _scores(report: Report) -> list[list[str]]:
     parts = [part for part in ("train", "val", "test") if part in report]
     names = list(dict.fromkeys(name for part in parts for name in report[part]))
     rows = [["", *names]]
     for part in parts:
         rows.append([part, *(_number(report[part], name) for name in names)])
-    return table(rows)
+    return rows
 
 
 def _numbers(values: list[float] | float) -> str:
@@ -184,13 +199,23 @@ def _numbers(values: list[float] | float) -> str:
 
 
 def _next_steps(report: Report, folder: Path) -> str:
-    command = f"python train.py {{}} --config {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt"
+    run = printable(quote(str(folder)))
+    command = f"python train.py {{}} --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
     following = "validate" if "val" in report else "predict"
+    place = folder.resolve() if ".." in folder.parts else folder
     return "\n".join(
         [
-            f"this run  {folder}",
-            "look      tensorboard --logdir runs",
-            f"again     python train.py report {folder}",
+            f"this run  {run}",
+            f"look      tensorboard --logdir {printable(quote(str(place.parent.parent)))} --host localhost",
+            f"          {_link(report, place)}",
+            f"again     python train.py report {run}",
             f"next      {command.format(following)}",
         ]
     )
+
+
+def _link(report: Report, folder: Path) -> str:
+    """Where TensorBoard shows this run alone: its charts, or the numbers if there were no steps to chart."""
+    run = url_quote(f"^{re.escape(folder.relative_to(folder.parent.parent).as_posix())}$", safe="/$")
+    tab = "text" if report["model"] == "exact" else "custom_scalars&_smoothingWeight=0"
+    return f"http://localhost:6006/#{tab}&regexInput={run}"

@@ -3,6 +3,7 @@
 from linreg_pl.callbacks.checkpoint import Checkpoint, DurableCheckpointIO
 from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.epochs import EpochLoss
+from linreg_pl.callbacks.figures import Figures
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.progress import Progress
@@ -16,6 +17,7 @@ __all__ = [
     "Curves",
     "DurableCheckpointIO",
     "EpochLoss",
+    "Figures",
     "Optimum",
     "Predictions",
     "Progress",

@@ -1,9 +1,8 @@
 """Checkpoints, the last of which is of the last step."""
 
 import io
-import os
-import shutil
-from contextlib import suppress
+import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from linreg_pl.checkpoints import run_folder
 from linreg_pl.errors import InputError
+from linreg_pl.files import copy_whole, write_whole
 from linreg_pl.hooks import drop_unused
+from linreg_pl.logger import run_loggers
+from linreg_pl.processes import remember
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -23,53 +26,63 @@ class DurableCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a temporary file in the same folder, see it on the disk, and rename it.
+        """Write it durably.
 
         Raises:
             InputError: the disk is full, or the folder may not be written to.
         """
         path, content = Path(path), io.BytesIO()
         torch.save(checkpoint, content)
-        temporary = path.with_name(f".{path.name}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            kept = "the one before it is whole" if path.exists() else "there is none before it"
-            raise InputError(f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}") from error
+            write_whole(path, content.getbuffer())
+        except InputError as error:
+            last = path.with_name("last.ckpt")
+            raise InputError(f"{error}; {f'go on from {last}' if last.exists() else 'there is none yet'}") from error
 
 
-def _copy(source: str, target: str) -> None:
-    """Replace the target at once by another name of the source, or by a copy where that cannot be."""
-    temporary = Path(f"{target}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+def _count(trainer: L.Trainer) -> dict[str, Any]:
+    loops: dict[str, Any] = deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
+    return loops
+
+
+def _count_after_epoch(trainer: L.Trainer) -> dict[str, Any]:
+    """The Trainer's count as the next epoch finds it: from one in between it may go on with the end once more."""
+    loops = _count(trainer)
+    for progress in loops["fit_loop"]["epoch_progress"].values():
+        progress["completed"] = progress["processed"]
+    batches = loops["fit_loop"]["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+    return loops
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also saves ``last.ckpt`` when a fit ends between two intervals."""
+    """Lightning's ModelCheckpoint, which also saves ``last.ckpt`` when a fit ends between two intervals.
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Prepare for a run."""
-        super().setup(trainer, pl_module, stage)
-        drop_unused(self, L.Callback)
+    Who goes on from a checkpoint misses nothing and does nothing twice: at the end of an epoch it is made once
+    the scores are known, and it holds the place in the curves.
+    """
 
     _newest: str | None = None  # just saved, of the very same state as the next
+    _due = False  # at the end of the epoch, if not before
+    _loops: dict[str, Any] | None = None  # the Trainer's count, if it is not to be kept as it is
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prepare for a run.
+
+        Raises:
+            InputError: processes should save on an exception, which may be of one alone.
+        """
+        if self.save_on_exception and trainer.world_size > 1:
+            raise InputError(
+                "--checkpoint.save_on_exception true: one of several processes cannot save alone; use"
+                " --checkpoint.every_n_train_steps"
+            )
+        super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero and self.dirpath:
+            remember(run_folder(Path(self.dirpath, "last.ckpt")))
+        drop_unused(self, L.Callback)
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
         self._newest = None
@@ -86,28 +99,54 @@ class Checkpoint(ModelCheckpoint):
             self._newest = filepath
             return
         if trainer.is_global_zero:
-            _copy(self._newest, filepath)
+            copy_whole(Path(self._newest), Path(filepath))
         trainer.strategy.barrier()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the place in the curves, and the right count."""
+        for logger in run_loggers(trainer):
+            checkpoint["curves"] = logger.written()
+        if self._loops is not None:
+            checkpoint["loops"] = self._loops
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the Trainer's count as it is."""
+        self._loops = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where ``max_steps`` ends the fit within an epoch, while the Trainer still counts it as not done."""
-        if self._every_n_train_steps or self._train_time_interval:  # else there is nothing to do
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.max_steps >= 0 and trainer.global_step == trainer.max_steps and not trainer.is_last_batch:
+        """Save after so many steps or so much time."""
+        step = trainer.global_step
+        if self._every_n_train_steps:
+            self._due |= step % self._every_n_train_steps == 0
+        if self._train_time_interval is not None:  # Lightning does not look at it where steps are taken by hand
+            late = time.monotonic() - (self._last_time_checked or 0.0) >= self._train_time_interval.total_seconds()
+            self._due |= trainer.strategy.reduce_boolean_decision(late, all=False)
+        if trainer.is_last_batch:
+            return
+        ends = step == trainer.max_steps or trainer.should_stop
+        self._loops = _count(trainer) if ends else None  # by which the epoch is not over yet
+        if self._due and not ends:
             self.save_now(trainer)
 
     def save_now(self, trainer: L.Trainer) -> None:
         """Save at the end of a step."""
+        self._due = False
+        self._last_time_checked = time.monotonic()
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save after whole epochs only: what ended early would count as one when it is resumed."""
+        """Save what is due."""
         if trainer.is_last_batch:
+            self._loops = _count_after_epoch(trainer)
             super().on_train_epoch_end(trainer, pl_module)
+        elif self._loops is not None:
+            self._due = True
+        if self._due:
+            self.save_now(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the final state, if the last checkpoint is older."""

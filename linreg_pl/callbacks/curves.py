@@ -7,7 +7,7 @@ import lightning.pytorch as L
 from torch import Tensor
 
 from linreg_pl.callbacks.epochs import training_scores
-from linreg_pl.data.base import data_of
+from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.models.base import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
@@ -26,6 +26,10 @@ class Curves(L.Callback):
     def __init__(self) -> None:
         self._last_step = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on where a checkpoint ends."""
+        self._last_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -37,11 +41,7 @@ class Curves(L.Callback):
         _write_losses_within(outputs, step, interval, pl_module)
         self._last_step = step
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
-        data = data_of(trainer)
-        weight, bias = data.to_own_units(*pl_module.coefficients())
-        values = {"train/batch_loss": float(loss), **_coefficients(pl_module, data.feature_names, weight, bias)}
-        if mse := training_scores(pl_module, weight, bias).get("mse"):
-            values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
+        values = {"train/batch_loss": float(loss), **current(data_of(trainer), pl_module)}
         if pl_module.noise_floor:
             values["log10/noise_floor"] = math.log10(pl_module.noise_floor)
         pl_module.write(values)
@@ -54,6 +54,15 @@ def _write_losses_within(outputs: Any, step: int, interval: int, model: LinearMo
     due = range(first + interval - first % interval, step, interval)
     for number in due[:: -(-len(due) // MAX_LOSSES) or 1]:
         model.write({"train/batch_loss": float(losses[number - first - 1])}, number)
+
+
+def current(data: DataModule, model: LinearModel) -> dict[str, float]:
+    """Coefficients in the columns' own units, their distances to the optimum, and the error over the training rows."""
+    weight, bias = data.to_own_units(*model.coefficients())
+    values = _coefficients(model, data.feature_names, weight, bias)
+    if mse := training_scores(model, weight, bias).get("mse"):
+        values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
+    return values
 
 
 def _coefficients(model: LinearModel, names: list[str], weight: Tensor, bias: Tensor) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Writes predictions as they come, and joins them when all are there."""
 
 import heapq
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from linreg_pl.data.rows import Batch
 from linreg_pl.errors import InputError
+from linreg_pl.files import finish
 from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.models.base import LinearModel
 
@@ -77,8 +77,22 @@ class Predictions(L.Callback):
             columns["low"], columns["high"] = (_nullable((prediction + d).numpy()) for d in (-margin, margin))
         table = pa.table(columns)
         if self._writer is None:
+            self._require_writable(table.schema)
             self._writer = parquet.ParquetWriter(self._part(trainer.global_rank), table.schema)
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def _require_writable(self, schema: "pa.Schema") -> None:
+        """Find out before the first row whether CSV can hold the id columns."""
+        import pyarrow as pa
+        from pyarrow import csv
+
+        try:
+            if self.path.suffix.lower() == ".csv":
+                csv.write_csv(schema.empty_table(), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise InputError(
+                f"--predictions {self.path}: CSV cannot hold --data.ids ({error}); use .parquet"
+            ) from error
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Join the files of all processes."""
@@ -90,10 +104,10 @@ class Predictions(L.Callback):
             print(f"{count} predictions in {self.path}", flush=True)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave nothing of predictions that came to no end."""
+        """Leave nothing of predictions that came to no end, also of a process that was killed."""
         if self._writer is not None:
             self._writer.close()
-        for number in (trainer.global_rank, trainer.world_size):
+        for number in range(trainer.world_size + 1):
             self._part(number).unlink(missing_ok=True)
 
     def _join(self, world_size: int) -> int:
@@ -107,9 +121,7 @@ class Predictions(L.Callback):
         with open_writer(whole, schema) as writer:
             for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
                 writer.write_table(table)
-        with whole.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(whole, self.path)
+        finish(whole, self.path)
         for part in parts:
             part.unlink()
         return sum(file.metadata.num_rows for file in files)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import lightning.pytorch as L
@@ -10,7 +11,31 @@ from torch import Tensor
 from linreg_pl import report
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.functional.inference import Inference, infer
+from linreg_pl.logger import run_loggers
 from linreg_pl.models.base import LinearModel, SGDModel
+
+ABOUT = """\
+| tab | what |
+| --- | --- |
+| Custom Scalars | the run at a glance; columns whose names have a parenthesis are in Time Series only |
+| Time Series, Scalars | every curve by its name |
+| HParams | all runs side by side: what was set, and how well the rows are fitted |
+| Text | *coefficients*: the result in numbers; *config*: what was run |
+
+Curves, over SGD steps; set *Smoothing* to 0 to see the numbers as they are:
+
+| curve | what | unit |
+| --- | --- | --- |
+| weight/NAME, bias | estimate of a coefficient | of the target, per unit of column NAME |
+| distance/NAME | estimate minus optimum, the exact least-squares solution on the training rows | the same |
+| log10/train_mse | log10 of the mean squared error over all training rows | of the target, squared |
+| log10/noise_floor | log10 of the noise variance: lower no fit can be expected to get | of the target, squared |
+| train/batch_loss | loss of one mini-batch | of the loss |
+| train/loss, val/loss | the model's own loss after each epoch: half the mse for scratch and fused | of the loss |
+| train/mse, val/mse | mean squared error after each epoch: compare models by this | of the target, squared |
+| train/rmse, val/rmse | its square root | of the target |
+| train/r2, val/r2 | share of the target's variance that is explained; 1 is best | none |
+"""
 
 
 class RunReport(L.Callback):
@@ -27,8 +52,13 @@ class RunReport(L.Callback):
         self._start = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and say in TensorBoard what is run and what there is to see."""
         self._start = time.perf_counter()
+        config = Path(trainer.log_dir or "", "config.yaml")  # all processes must ask
+        for logger in run_loggers(trainer):
+            logger.log_text("run/what you see here", ABOUT)  # of three groups, TensorBoard would leave one folded up
+            if config.is_file():
+                logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the coefficients in the columns' own units into the checkpoint."""
@@ -37,14 +67,15 @@ class RunReport(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and print the report."""
-        log_dir = trainer.log_dir  # all processes must ask
+        folder = output_folder(trainer)  # all processes must ask
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, LinearModel)
         result = self._collect(trainer, pl_module)
-        folder = Path(log_dir) if trainer.loggers and log_dir and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
         if folder is not None:
             report.write(result, folder)
+        for logger in run_loggers(trainer):
+            logger.log_text("coefficients", report.format_markdown(result), trainer.global_step)
         print("\n" + report.format_report(result, folder), flush=True)
 
     def _collect(self, trainer: L.Trainer, model: LinearModel) -> report.Report:
@@ -52,7 +83,7 @@ class RunReport(L.Callback):
         result: report.Report = {
             "model": type(model).__name__.lower(),
             "steps": trainer.global_step,
-            "epochs": trainer.fit_loop.epoch_progress.current.completed,
+            "epochs": trainer.fit_loop.epoch_progress.current.ready,  # begun
             "seconds": round(time.perf_counter() - self._start, 3),
             "world_size": trainer.world_size,
             "num_train": data.num_rows("train"),
@@ -63,13 +94,9 @@ class RunReport(L.Callback):
         if data.missing_values:
             result["missing"] = data.missing_values
         inference = infer(model.optimum, self.confidence_level)
-        rows = _estimates(data, model)
-        _add_truth(rows, data)
-        _add_optimum(rows, model)
         if inference is not None and not model.penalised:
             result["confidence_level"] = self.confidence_level
-            _add_inference(rows, inference, model)
-        result |= {"coefficients": rows, "net": model.describe()}
+        result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
         if isinstance(model, SGDModel) and (gradients := model.gradients()):
             result["gradients"] = gradients
         result |= {part: scores for part in ("train", "val") if (scores := model.recorded_scores(part))}
@@ -96,6 +123,22 @@ class RunReport(L.Callback):
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
+
+
+def output_folder(trainer: L.Trainer) -> Path | None:
+    """Where a fit writes to, if it does; all processes must ask."""
+    log_dir = trainer.log_dir
+    return Path(log_dir) if trainer.loggers and log_dir and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
+
+
+def coefficient_rows(data: DataModule, model: LinearModel, inference: Inference | None) -> list[dict[str, Any]]:
+    """Every coefficient with all that is known of it, the bias last, in the columns' own units."""
+    rows = _estimates(data, model)
+    _add_truth(rows, data)
+    _add_optimum(rows, model)
+    if inference is not None and not model.penalised:
+        _add_inference(rows, inference, model)
+    return rows
 
 
 def _estimates(data: DataModule, model: LinearModel) -> list[dict[str, Any]]:

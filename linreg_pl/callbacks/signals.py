@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as L
 
 from linreg_pl.callbacks.checkpoint import Checkpoint
-from linreg_pl.callbacks.report import RunReport
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,17 +18,17 @@ class StopSignals(L.Callback):
     A second Ctrl-C stops at once. All processes stop after the same step, whichever of them was told to.
 
     Args:
-        report: writes the report so far.
+        results: what writes its result when a fit ends: here, the result so far.
     """
 
-    def __init__(self, report: RunReport) -> None:
-        self.report = report
+    def __init__(self, results: list[L.Callback]) -> None:
+        self.results = results
         self._received = 0
-        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received == number == signal.SIGINT:
@@ -40,7 +39,15 @@ class StopSignals(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
+        if not trainer.is_last_batch:
+            self._stop_if_told(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop, if any process was told to."""
+        self._stop_if_told(trainer, pl_module)
+
+    def _stop_if_told(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             told = trainer.strategy.reduce_boolean_decision(bool(self._received), all=False)
         else:
@@ -58,13 +65,8 @@ class StopSignals(L.Callback):
                 f"; go on with: python train.py fit --config {trainer.log_dir}/config.yaml"
                 f" --ckpt_path {checkpoint.last_model_path}"
             )
-        self.report.on_fit_end(trainer, model)
+        for callback in self.results:
+            callback.on_fit_end(trainer, model)
         if trainer.is_global_zero:
             print(where, flush=True)
         sys.exit(128 + number)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let others listen again."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}

@@ -33,17 +33,14 @@ class Stability(L.Callback):
         self._costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
         if not isinstance(pl_module, SGDModel) or not pl_module.takes_plain_steps:
             return
-        loss_per_squared_error = pl_module.loss_per_squared_error
-        if loss_per_squared_error is None or trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+        clipped, accumulated = bool(trainer.gradient_clip_val), trainer.accumulate_grad_batches != 1
+        if pl_module.loss_per_squared_error is None or clipped or accumulated:
             return
         data = data_of(trainer)
-        curvature = 2 * loss_per_squared_error * _curvatures(data, pl_module.has_bias)
-        width = len(data.feature_names)
-        curvature[:, range(width), range(width)] += pl_module.weight_decay
-        self.largest_lr, direction = largest_stable_lr(curvature)
+        self.largest_lr, direction, curvature = largest_lr(data, pl_module)
         self._advice = f"set --model.lr {_round_down(self.largest_lr)} or less"
-        worst = int(direction[:width].argmax())
-        if direction[worst] > 0.5 and curvature[:, worst, worst].mean() > 100:
+        worst = int(direction[: data.num_features].argmax())
+        if direction[worst] > 0.5 and curvature[worst, worst] > 100:
             self._advice += (
                 f", or --data.standardize true, since column {data.feature_names[worst]!r} outweighs the rest"
             )
@@ -88,6 +85,20 @@ class Stability(L.Callback):
         last = getattr(trainer.checkpoint_callback, "last_model_path", "")
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made yet"
         return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {self._advice}")
+
+
+def largest_lr(data: DataModule, model: SGDModel) -> tuple[float, Tensor, Tensor]:
+    """Largest stable ``lr`` of a model whose loss is a squared error, on the first mini-batches of the training rows.
+
+    Returns:
+        The step size and the direction that breaks first, as in `largest_stable_lr`, and the mean curvature ``(d, d)``.
+    """
+    assert model.loss_per_squared_error is not None
+    curvatures = 2 * model.loss_per_squared_error * _curvatures(data, model.has_bias)
+    if model.reduction == "sum":
+        curvatures *= data.batch_size
+    curvatures[:, range(data.num_features), range(data.num_features)] += model.weight_decay
+    return *largest_stable_lr(curvatures), curvatures.mean(dim=0)
 
 
 def _curvatures(data: DataModule, has_bias: bool) -> Tensor:

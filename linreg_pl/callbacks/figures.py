@@ -1,0 +1,150 @@
+"""Draws a fit, into the run's folder and into TensorBoard."""
+
+import gc
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from linreg_pl import figures
+from linreg_pl.callbacks.curves import current
+from linreg_pl.callbacks.report import coefficient_rows, output_folder
+from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.data.sampling import Sample
+from linreg_pl.files import write_whole
+from linreg_pl.functional.inference import infer
+from linreg_pl.functional.least_squares import column_std, num_rows, profile
+from linreg_pl.logger import run_loggers
+from linreg_pl.models.base import LinearModel, SGDModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 2000
+MAX_NUMBERS = 2**22  # in these rows
+LARGE = 1e100  # what has diverged so far is not drawn
+
+
+class Figures(L.Callback):
+    """Draws ``figures/*.png`` at the end of a fit, and the same pictures for TensorBoard.
+
+    ``data``: the target over the features; ``fit``: fitted against true values, residuals and their
+    quantiles; ``loss``: against the noise floor; ``path``: of one or two weights and the bias over the loss
+    surface; ``coefficients``: with their intervals. What a fit has not, is not drawn.
+
+    Args:
+        confidence_level: probability that an interval covers the true coefficient.
+        every_n_epochs: also draw after every so many epochs; 0 for the end alone.
+    """
+
+    def __init__(self, confidence_level: float = 0.95, every_n_epochs: int = 0) -> None:
+        self.confidence_level = confidence_level
+        self.every_n_epochs = every_n_epochs
+        self._drawn = -1  # at this step
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let some of the training rows be kept when they are read."""
+        if stage == "fit":
+            data = data_of(trainer)
+            rows = min(MAX_ROWS, MAX_NUMBERS // (data.num_features + 2))
+            data.sample = Sample(min(1.0, rows / data.num_rows("train")), data.seed)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note where the fit starts from, unless it goes on from a checkpoint."""
+        if trainer.global_step == 0:
+            self._note(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note where the epoch ended, and draw, if it is time to."""
+        self._note(trainer, pl_module)
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw."""
+        if self._drawn != trainer.global_step:
+            self._draw(trainer, pl_module)
+
+    def _note(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        assert isinstance(model, LinearModel)
+        model.history.add(current(data_of(trainer), model), trainer.global_step)
+
+    def _draw(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        assert isinstance(model, LinearModel)
+        folder, data = output_folder(trainer), data_of(trainer)  # all processes must ask
+        if folder is None:
+            return
+        if data.sample is not None and model.own_units and trainer.world_size > 1:  # each has read its own share only
+            shares: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, data.sample.blocks)
+            for blocks in shares:
+                data.sample.blocks |= blocks
+        self._drawn = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        (folder / "figures").mkdir(exist_ok=True)
+        gc.freeze()  # matplotlib makes objects by the thousand, and each search for garbage among all takes 0.1 s
+        try:
+            for name, figure in self._figures(data, model):
+                png, width, height = figures.encode(figure)
+                write_whole(folder / "figures" / f"{name}.png", png)
+                for logger in run_loggers(trainer):
+                    logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
+        finally:
+            gc.unfreeze()
+
+    def _figures(self, data: DataModule, model: LinearModel) -> Iterator[tuple[str, "Figure"]]:
+        target = data.target_name
+        rows = coefficient_rows(data, model, infer(model.optimum, self.confidence_level))
+        theta = np.array([row["estimate"] for row in rows])
+        if np.abs(theta).max() < LARGE and data.sample is not None and data.sample.blocks:
+            X, y, *weights = (column.numpy() for column in data.sample.columns())
+            y, weight = y[:, 0], weights[0][:, 0] if weights else None
+            w, b = theta[: X.shape[1]], float(theta[X.shape[1] :].sum())
+            count = data.num_rows("train")
+            shown = f"{len(y):,} of {count:,} training rows, drawn at random" if len(y) < count else "all training rows"
+            yield "data", figures.draw_data(X, y, w, b, data.feature_names, target, shown)
+            yield "fit", figures.draw_fit(X @ w + b, y, weight, target, shown)
+            scale = X.std(axis=0) if model.factor is None else column_std(model.factor).numpy()
+            yield "coefficients", figures.draw_coefficients(rows, scale, target, self.confidence_level)
+        if isinstance(model, SGDModel) and (curves := _losses(model)):
+            steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
+            yield "loss", figures.draw_loss(curves, model.noise_floor, target, steps_per_epoch)
+            path = _path(data, model, theta)
+            if model.factor is not None and len(path) and np.abs(path).max() < LARGE:
+                names = [row["name"] for row in rows]
+                marks: dict[str, list[float]] = {
+                    key: [row[key] for row in rows] for key in ("optimum", "true") if key in rows[0]
+                }
+                surfaces = _surfaces(model.factor, len(names), model.has_bias)
+                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(model.factor), target)
+
+
+def _losses(model: SGDModel) -> dict[str, figures.Curve]:
+    """Mean squared errors above zero; of mini-batches where that is what their loss is."""
+    history, per = model.history, None if model.penalised else model.loss_per_squared_error
+    logarithms = history["log10/train_mse"]
+    curves = {
+        "mini-batch": [(step, loss / per) for step, loss in history["train/batch_loss"]] if per else [],
+        "training rows": [(step, 10**value) for step, value in logarithms] or history["train/mse"],
+        "validation rows": history["val/mse"],
+    }
+    return {name: points for name, curve in curves.items() if (points := [point for point in curve if point[1] > 0])}
+
+
+def _path(data: DataModule, model: SGDModel, theta: figures.Array) -> figures.Array:
+    """Coefficients over the steps, ``(k, c)``; empty where there is one, or too many, or no surface."""
+    names = [f"weight/{name}" for name in data.feature_names] + ["bias"] * model.has_bias
+    curves = [[value for _, value in model.history[name]] for name in names]
+    drawable = model.optimum is not None and len(names) > 1 and all(curves)
+    return np.array([*zip(*curves, strict=False), theta] if drawable else [])
+
+
+def _surfaces(factor: Tensor, count: int, bias: bool) -> dict[tuple[int, int], figures.Array]:
+    """For every pair of coefficients the factor of the loss over them."""
+    column = [*range(1, count), 0] if bias else range(1, count + 1)  # of each coefficient in the factor
+    return {(i, j): profile(factor, [column[i], column[j]], bias).numpy() for i, j in combinations(range(count), 2)}
