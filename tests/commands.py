@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,7 @@ def in_subprocess(cwd: Path, *arguments: Any, launcher: tuple[str, ...] = ()) ->
 def no_trace_left() -> Iterator[None]:
     """Put back what a run changes for the whole process."""
     environment, dtype = dict(os.environ), torch.get_default_dtype()
+    hook = threading.excepthook
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
     filters = {logger: logger.filters[:] for logger in lightning_loggers()}
     try:
@@ -111,6 +113,7 @@ def no_trace_left() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.use_deterministic_algorithms(False)
         torch.autograd.set_detect_anomaly(False)
+        threading.excepthook = hook
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])

@@ -1,12 +1,29 @@
 """Fixtures that run the command line, and the runs that several tests look at."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.commands import CONCISE, SCRATCH, Outcome, in_process, in_subprocess
+from tests import dashboard
+from tests.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
+
+collect_ignore = [] if dashboard.HAS_BROWSER else ["cli/test_browser.py"]
+
+
+def pytest_report_header() -> str:
+    """Say what looks at TensorBoard; its data API is asked in any case, and .ci/run sees to the browser."""
+    return f"browser: {dashboard.CHROMIUM if dashboard.HAS_BROWSER else 'none, needs chromium and chromedriver'}"
+
+
+# The same examples every time; for many more, other ones: python -m pytest tests/test_properties.py tests/test_fuzz.py
+# --hypothesis-profile=long
+COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("suite", max_examples=60, derandomize=True, **COMMON)
+settings.register_profile("long", max_examples=5000, **COMMON)
+settings.load_profile("suite")
 
 
 @pytest.fixture
@@ -44,3 +61,20 @@ def fitted_copy(fitted: Outcome, tmp_path: Path) -> Outcome:
     """Each of both, in a folder of the test's own."""
     shutil.copytree(fitted.cwd, tmp_path, dirs_exist_ok=True)
     return fitted._replace(cwd=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def board(
+    scratch_fit: Outcome, concise_fit: Outcome, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dashboard.Board]:
+    """TensorBoard over five runs: every model as it is configured, and a table with misleading names of columns."""
+    folder = tmp_path_factory.mktemp("board")
+    fits = [scratch_fit, concise_fit]
+    for name in ("fused", "exact"):
+        (folder / name).mkdir()
+        fits.append(in_process(folder / name, "fit", "--config", CONFIGS / f"{name}.yaml"))
+    (folder / "table").mkdir()
+    flags = ("--data.path", dashboard.write_misleading_table(folder / "t.csv"), "--trainer.max_epochs", 5)
+    fits.append(in_process(folder / "table", "fit", "--config", TABLE, *flags))
+    with dashboard.board(folder, [fit.succeeded() for fit in fits]) as board:
+        yield board

@@ -14,9 +14,13 @@ import linreg_pl
 ROOT = Path(linreg_pl.__file__).parent
 LAYERS = (  # each imports only from those before it, and from itself
     "__init__",
+    "console",
     "errors",
+    "files",
     "checkpoints",
+    "processes",
     "hooks",
+    "history",
     "progress",
     "functional",
     "optim",
@@ -25,12 +29,17 @@ LAYERS = (  # each imports only from those before it, and from itself
     "shuffle",
     "export",
     "models",
+    "parser",
     "report",
-    "callbacks",
+    "figures",
+    "comparison",
     "logger",
+    "callbacks",
     "profiler",
     "quiet",
+    "estimator",
     "cli",
+    "sweep",
     "__main__",
 )
 FILES = {

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from linreg_pl import progress
-from tests.commands import REPOSITORY, in_process
+from tests.commands import REPOSITORY
+from tests.test_console import on_a_terminal
 
 
 class Terminal(io.StringIO):
@@ -61,25 +62,20 @@ def test_one_process_of_several_shows_it(monkeypatch, rank, shows):
     assert bool(watch(monkeypatch, pieces(3, pause=0.15), 3000, "houses.csv")) == shows
 
 
+AT_ONCE = """
+import linreg_pl.callbacks.progress, linreg_pl.progress
+from linreg_pl.__main__ import main
+linreg_pl.progress.DELAY = linreg_pl.callbacks.progress.DELAY = linreg_pl.callbacks.progress.INTERVAL = 0.0
+main()
+"""
+
+
 def test_a_fit_counts_the_rows_of_its_steps(tmp_path, monkeypatch):
-    shown = Terminal()
-    monkeypatch.setattr(progress, "DELAY", 0.0)
-    monkeypatch.setattr("linreg_pl.callbacks.progress.DELAY", 0.0)
-    monkeypatch.setattr("linreg_pl.callbacks.progress.INTERVAL", 0.0)
-    monkeypatch.setattr(progress, "bar", lambda total, what, bar=progress.bar: on(shown, bar, total, what))
-    monkeypatch.setattr("linreg_pl.callbacks.progress.bar", progress.bar)
-    in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", "--trainer.max_epochs", 20).succeeded()
-    assert "fit: " in shown.getvalue()
-    assert "/20.0k" in shown.getvalue()
-
-
-def on(stream, bar, total, what):
-    """Make the bar with another stream in the place of stderr."""
-    before, sys.stderr = sys.stderr, stream
-    try:
-        return bar(total, what)
-    finally:
-        sys.stderr = before
+    monkeypatch.chdir(tmp_path)
+    fit = ("fit", "--model", "Scratch", "--data", "Synthetic", "--trainer.max_epochs", "20")
+    shown = on_a_terminal(sys.executable, "-c", AT_ONCE, *fit, PYTHONPATH=str(REPOSITORY))
+    assert "fit: " in shown
+    assert "/20.0k" in shown
 
 
 def test_a_short_fit_leaves_a_terminal_clean(tmp_path):

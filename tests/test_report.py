@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -63,11 +64,6 @@ def test_table_aligns_names_left_and_numbers_right():
     assert report.table([["", "a"], ["long name", "1"], ["x", "22"]]) == "            a\nlong name   1\nx          22"
 
 
-def test_names_cannot_move_the_cursor():
-    assert report.printable("a\x1b[2Jb\rc") == "a\ufffd[2Jb\ufffdc"
-    assert report.printable("größe m²") == "größe m²"
-
-
 def test_long_gradients_are_cut():
     text = report.format_report(RESULT | {"gradients": {"weight": [float(i) for i in range(20)], "bias": [1.0]}}, None)
     assert "gradient of weight: [0, 1, 2, 3, 4, 5, 6, 7, …]" in text
@@ -89,3 +85,33 @@ def test_nothing_to_validate_means_predict_comes_next(tmp_path):
 def test_folder_without_report_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no report\.json"):
         report.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "logdir", "run"),
+    [
+        ("runs/scratch/version_1", "runs", "scratch/version_1$"),
+        ("my runs/a+b (1)/version_1", "'my runs'", "a%5C%2Bb%5C%20%5C%281%5C%29/version_1$"),
+        ("version_1", ".", "version_1$"),
+    ],
+)
+def test_tensorboard_is_led_to_the_run(folder, logdir, run):
+    text = report.format_report(RESULT, Path(folder))
+    assert f"look      tensorboard --logdir {logdir} --host localhost\n" in text
+    assert text.splitlines()[-3].endswith(f"&regexInput=%5E{run}")
+
+
+def test_run_seen_from_within_has_its_true_name(tmp_path, monkeypatch):
+    (tmp_path / "runs/scratch/version_1/checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs/scratch/version_1/checkpoints")
+    text = report.format_report(RESULT, Path(".."))
+    assert f"--logdir {tmp_path / 'runs'} --host" in text
+    assert text.splitlines()[-3].endswith("=%5Escratch/version_1$")
+
+
+def test_long_markdown_table_is_cut():
+    rows = [{"name": f"x{number}", "estimate": 1.0} for number in range(500)]
+    text = report.format_markdown(RESULT | {"coefficients": rows})
+    assert "| x199 |" in text
+    assert "| x200 |" not in text
+    assert "300 more are in coefficients.csv" in text

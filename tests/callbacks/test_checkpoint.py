@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from linreg_pl.checkpoints import newest
 from tests.commands import in_process
 
 
@@ -31,23 +32,40 @@ def test_an_end_within_an_epoch_is_not_taken_for_the_checkpoint_before_it(tmp_pa
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
 
 
-def test_full_disk_leaves_the_checkpoint_before_it(tmp_path):
-    code = (
-        "import resource, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from linreg_pl.callbacks import DurableCheckpointIO\n"
-        "from linreg_pl.errors import InputError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "path = Path(sys.argv[1], 'last.ckpt')\n"
-        "DurableCheckpointIO().save_checkpoint({'a': 1}, path)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try:\n"
-        "    DurableCheckpointIO().save_checkpoint({'a': torch.zeros(10_000)}, path)\n"
-        "except InputError as error:\n"
-        "    print(error)\n"
+def test_time_between_checkpoints_holds_where_steps_are_taken_by_hand(tmp_path):
+    flags = ("--checkpoint.train_time_interval", "0:0:0", "--checkpoint.save_top_k", -1, "--trainer.max_epochs", 1)
+    in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", "--data.num_train", 50, *flags).succeeded()
+    (folder,) = (tmp_path / "runs" / "scratch").iterdir()
+    assert names(folder) == [*(f"epoch=0-step={step}.ckpt" for step in range(1, 6)), "last.ckpt"]
+
+
+LIMITED = """
+import resource, sys
+from linreg_pl.__main__ import main
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # which is what a full disk looks like, whoever runs this
+main()
+"""
+
+
+@pytest.mark.parametrize("full", ["checkpoint", "curves"])
+def test_full_disk_ends_a_fit_with_one_sentence_and_a_good_checkpoint(tmp_path, full):
+    fit = ("fit", "--model", "Scratch", "--data", "Synthetic", "--data.num_train", "50", "--checkpoint.save_top_k=-1")
+    fit = (*fit, "--data.true_weight", str([1.0] * 40))  # whose checkpoints are larger than the curves so far
+    whole = in_process(tmp_path, *fit, "--trainer.max_epochs", 2).succeeded()
+    sizes = [(whole.run / f"checkpoints/epoch={k}-step={5 * k + 5}.ckpt").stat().st_size for k in (0, 1)]
+    assert sizes[0] < sizes[1]
+    limit = sizes[0] if full == "checkpoint" else 2 * sizes[1]
+    command = [sys.executable, "-c", LIMITED, str(limit), *fit, "--trainer.max_epochs", "500"]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 1
+    run = "runs/scratch/version_1"
+    assert (
+        outcome.stderr
+        == {
+            "checkpoint": f"error: {run}/checkpoints/epoch=1-step=10.ckpt: cannot be written (File too large);"
+            f" go on from {run}/checkpoints/last.ckpt\n",
+            "curves": f"error: {run}: the curves cannot be written (File too large)\n",
+        }[full]
     )
-    outcome = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    path = tmp_path / "last.ckpt"
-    assert outcome.stdout == f"{path}: the checkpoint cannot be written (File too large); the one before it is whole\n"
-    assert torch.load(path, weights_only=True) == {"a": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+    assert newest(tmp_path / run, tell=pytest.fail) == tmp_path / run / "checkpoints/last.ckpt"

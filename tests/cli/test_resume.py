@@ -1,10 +1,18 @@
 """Promise 3: a run that was stopped and goes on ends with the very weights of one that was not."""
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.commands import CONCISE, SCRATCH, in_process
+from linreg_pl.models import Scratch
+from tests.commands import CONCISE, DDP, SCRATCH, in_process
 
+DDP_OR_NOT = {1: (), 2: ("--config", DDP)}
 BOTH = pytest.mark.parametrize("config", [SCRATCH, CONCISE], ids=lambda config: config.stem)
 
 
@@ -86,6 +94,94 @@ def test_resumed_run_keeps_the_first_ones_files(folders, config):
     flags = ("--ckpt_path", stopped.run / "checkpoints/last.ckpt", "--trainer.max_epochs", 2)
     in_process(folders[0], "fit", "--config", stopped.run / "config.yaml", *flags).succeeded()
     assert {path: path.read_bytes() for path in before} == before
+
+
+def scalars(*runs):
+    """Every point of every curve that TensorBoard shows."""
+    points = []
+    for run in runs:
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        points += [(tag, e.step, e.value) for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
+    return points
+
+
+def test_curves_go_on_without_a_gap_and_without_a_point_twice(folders, scratch_fit):
+    """The run that stopped wrote points after its last checkpoint; the one that goes on takes them anew."""
+    flags = ("--checkpoint.every_n_train_steps", 37, "--checkpoint.save_top_k", -1)
+    stopped = in_process(folders[0], "fit", "--config", SCRATCH, *flags, "--trainer.max_steps", 190).succeeded()
+    checkpoint = stopped.run / "checkpoints/epoch=1-step=148.ckpt"
+    assert max(step for _, step, _ in scalars(stopped.run)) == 190
+    resumed = in_process(folders[1], "fit", "--config", SCRATCH, *flags, "--ckpt_path", checkpoint).succeeded()
+    assert scalars(resumed.run) == scalars(scratch_fit.run)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_on_another_number_of_processes(tmp_path, launch, before, after, scratch_fit):
+    flags = ("fit", "--config", SCRATCH, "--checkpoint.every_n_train_steps", 37)
+    launch(*flags, "--trainer.max_steps", 137, *DDP_OR_NOT[before]).succeeded()
+    launch(*flags, "--resume", *DDP_OR_NOT[after]).succeeded()
+    last = torch.load(tmp_path / "runs/scratch/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 300
+    for name, weights in scratch_fit.last["state_dict"].items():
+        torch.testing.assert_close(last["state_dict"][name], weights, rtol=1e-5, atol=1e-5)
+
+
+class TestResume:
+    FIT = ("fit", "--model", "Scratch", "--data", "Synthetic", "--data.num_train", 50, "--trainer.max_epochs")
+    RUNS = Path("runs/scratch")
+
+    def test_begins_where_there_is_nothing_to_go_on_with(self, linreg):
+        assert linreg(*self.FIT, 1, "--resume").succeeded().stdout.startswith("epoch 1,")
+
+    def test_takes_the_newest_checkpoint_of_the_newest_run(self, linreg, tmp_path):
+        for epochs in (3, 1):
+            linreg(*self.FIT, epochs).succeeded()
+        said = linreg(*self.FIT, 2, "--resume").succeeded().stdout
+        assert said.startswith(f"going on with {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
+        with_file = linreg(*self.FIT, 2, "--ckpt_path", "last").succeeded().stdout
+        assert with_file.startswith(f"going on with {self.RUNS}/version_2/checkpoints/last.ckpt\n")
+
+    @pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda content: b""])
+    def test_passes_over_a_damaged_one_and_says_so(self, linreg, tmp_path, damage):
+        linreg(*self.FIT, 2, "--checkpoint.save_top_k", -1).succeeded()
+        folder = tmp_path / self.RUNS / "version_0/checkpoints"
+        (folder / "last.ckpt").unlink()
+        newest = folder / "epoch=1-step=10.ckpt"
+        newest.write_bytes(damage(newest.read_bytes()))
+        outcome = linreg(*self.FIT, 2, "--resume")
+        assert outcome.status == 0
+        name = f"{self.RUNS}/version_0/checkpoints/epoch=1-step=10.ckpt"
+        assert outcome.stderr == (f"warning: {name}: is not a checkpoint that can be read; taking the one before it\n")
+        assert outcome.stdout.startswith(f"going on with {name.replace('1-step=10', '0-step=5')}\n\nepoch 2,")
+
+    def test_a_finished_run_has_the_same_report_again(self, linreg, tmp_path):
+        linreg(*self.FIT, 2).succeeded()
+        linreg(*self.FIT, 2, "--resume").succeeded()
+        first, second = (
+            json.loads((tmp_path / self.RUNS / f"version_{number}/report.json").read_text()) for number in (0, 1)
+        )
+        del first["seconds"], second["seconds"]
+        assert second == first
+
+    def test_what_is_killed_before_it_saves_has_lost_nothing(self, linreg, tmp_path, monkeypatch):
+        linreg(*self.FIT, 1).succeeded()
+        monkeypatch.setattr(Scratch, "on_train_epoch_start", lambda _: sys.exit(9))
+        assert linreg(*self.FIT, 9, "--resume").status == 9
+        monkeypatch.undo()
+        said = linreg(*self.FIT, 2, "--resume").succeeded().stdout
+        assert said.startswith(f"going on with {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
+
+    def test_refused_with_a_file(self, linreg):
+        outcome = linreg(*self.FIT, 1, "--resume", "--ckpt_path", "a.ckpt")
+        assert (outcome.status, outcome.stderr) == (1, "error: --resume with --ckpt_path a.ckpt: give one of them\n")
+
+    @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+    def test_last_that_finds_nothing_is_an_error(self, linreg, command):
+        outcome = linreg(command, *self.FIT[1:], 1, "--ckpt_path", "last")
+        assert (outcome.status, outcome.stderr) == (
+            1,
+            "error: --ckpt_path last: there is no checkpoint in runs/scratch; name a file, or leave the flag out\n",
+        )
 
 
 def test_optimizer_and_scheduler_go_on_too(folders):

@@ -129,8 +129,8 @@ def test_checkpoint_of_other_columns_is_refused(linreg, houses, tmp_path):
     linreg("predict", *files, "--data.features", "[rooms, area]").succeeded()  # the same, matched by name
     outcome = linreg("predict", *files, "--data.features", "[rooms, price]", "--data.target", "area")
     assert outcome.status == 1
-    sentence = "the checkpoint was made for the features ['area', 'rooms'], not ['rooms', 'price']"
-    assert outcome.stderr == f"error: {sentence}: set --data.features\n"
+    sentence = f"{files[3]}: was made for the features ['area', 'rooms'], not ['rooms', 'price']; set --data.features"
+    assert outcome.stderr == f"error: --ckpt_path {sentence}, or use its data\n"
 
 
 def test_bad_table_is_refused_in_one_line(linreg, tmp_path):

@@ -53,7 +53,7 @@ def test_curves_end_in_the_report(events, fitted):
 def test_arguments_are_in_the_hparams_tab(events):
     values = hparams(events, "_hparams_/session_start_info").session_start_info.hparams
     assert values["lr"].number_value == 0.03
-    assert values["bias"].number_value == 1
+    assert values["bias"].bool_value is True
     assert not [key for key in values if key.startswith("_")]
 
 
