@@ -38,6 +38,12 @@ def launch(tmp_path: Path) -> Callable[..., Outcome]:
     return lambda *arguments, **launcher: in_subprocess(tmp_path, *arguments, **launcher)
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw none where nobody looks: they take longer than a short fit. For runs in this process."""
+    monkeypatch.setattr("linreg_pl.callbacks.figures.Figures._draw", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def scratch_fit(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Notebook 1 as it is configured: look, but do not touch."""

@@ -1,6 +1,5 @@
 """Draws a fit, into the run's folder and into TensorBoard."""
 
-import gc
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -87,15 +86,11 @@ class Figures(L.Callback):
         if not trainer.is_global_zero:
             return
         (folder / "figures").mkdir(exist_ok=True)
-        gc.freeze()  # matplotlib makes objects by the thousand, and each search for garbage among all takes 0.1 s
-        try:
-            for name, figure in self._figures(data, model):
-                png, width, height = figures.encode(figure)
-                write_whole(folder / "figures" / f"{name}.png", png)
-                for logger in run_loggers(trainer):
-                    logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
-        finally:
-            gc.unfreeze()
+        for name, figure in self._figures(data, model):
+            png, width, height = figures.encode(figure)
+            write_whole(folder / "figures" / f"{name}.png", png)
+            for logger in run_loggers(trainer):
+                logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
 
     def _figures(self, data: DataModule, model: LinearModel) -> Iterator[tuple[str, "Figure"]]:
         target = data.target_name

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg_pl import figures
 from linreg_pl.data.sources import Parquet
-from tests.commands import CONFIGS, SCRATCH, TABLE, in_process, in_subprocess
+from tests.commands import CONFIGS, SCRATCH, TABLE, in_process, on_processes
 
 EXACT, FUSED = ("--config", CONFIGS / "exact.yaml"), ("--config", CONFIGS / "fused.yaml")
 SGD = {"data", "fit", "coefficients", "loss", "path"}
@@ -200,12 +200,10 @@ def test_rows_are_drawn_without_reading_the_table_again(tmp_path, table, drawn, 
 
 def test_pictures_do_not_depend_on_the_number_of_processes(tmp_path, table):
     flags = (*EXACT, "--data", "Table", "--data.path", table, "--data.target", "y")
-    several = ("--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", 2)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one = in_process(tmp_path / "one", "fit", *flags).succeeded()
-    two = in_subprocess(tmp_path / "two", "fit", *flags, *several, launcher=torchrun).succeeded()
+    two = on_processes(2, tmp_path / "two", "fit", *flags).succeeded()
     assert pictures(one).keys() == {"data", "fit", "coefficients"}
     assert pictures(two) == pictures(one)
 

@@ -11,7 +11,9 @@ from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, DDP, SCRATCH, TABLE, in_process
+from tests.commands import CONCISE, SCRATCH, TABLE, in_process, on_processes
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 LOSS_PER_SQUARED_ERROR = {"scratch": 0.5, "concise": 1.0}
 BY_OPTIMUM = {"optimum", "distance", "standard_error", "ci_low", "ci_high", "t", "p"}
@@ -95,9 +97,8 @@ def test_held_out_rows_are_left_out(linreg, houses):
     assert not np.isclose(fit.report["noise_floor"], ols(*houses).mse_resid, rtol=1e-6)
 
 
-def test_processes_share_the_pass(launch):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    fit = launch("fit", "--config", SCRATCH, "--config", DDP, "--trainer.max_epochs", 1, launcher=torchrun)
+def test_processes_share_the_pass(tmp_path):
+    fit = on_processes(2, tmp_path, "fit", "--config", SCRATCH, "--trainer.max_epochs", 1)
     assert (fit.status, fit.report["world_size"]) == (0, 2)
     assert_shown_against(fit, ols(*default_rows()))
 

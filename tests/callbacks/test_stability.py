@@ -14,7 +14,9 @@ from pyarrow import parquet
 from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import LinearModel
-from tests.commands import CONCISE, CONFIGS, DDP, SCRATCH, TABLE, in_process
+from tests.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 FUSED = CONFIGS / "fused.yaml"
 HESSIAN_PER_CURVATURE = {"scratch": 1.0, "concise": 2.0, "fused": 1.0, "table": 2.0}  # of half, and of the whole square
@@ -118,8 +120,8 @@ def test_whole_table_as_one_mini_batch_has_the_limit_of_gradient_descent(linreg)
     assert losses(above)[-1] > 10 * losses(above)[0]
 
 
-def test_processes_refuse_with_one_voice(launch):
-    outcome = launch("fit", "--config", SCRATCH, "--config", DDP, "--model.lr", 5)
+def test_processes_refuse_with_one_voice(tmp_path):
+    outcome = on_processes(2, tmp_path, "fit", "--config", SCRATCH, "--model.lr", 5)
     assert_rounded_down(refused(outcome)[0], largest_stable_lr(default_features()))
 
 

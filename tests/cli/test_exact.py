@@ -14,8 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
-from tests.commands import CONFIGS, in_process, in_subprocess
+from tests.commands import CONFIGS, in_process, in_subprocess, on_processes
 from tests.nist import NAMES, load
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 EXACT = ("fit", "--config", CONFIGS / "exact.yaml")
 ON_A_TABLE = (*EXACT, "--data", "Table", "--data.target", "y", "--data.standardize", "false")
@@ -343,12 +345,7 @@ def test_processes_agree(tmp_path):
     for count in (1, 2, 3):
         folder = tmp_path / str(count)
         folder.mkdir()
-        flags = ("--data.path", tmp_path / "t.parquet", "--trainer.accelerator", "cpu", "--trainer.devices", count)
-        if count == 1:
-            fit = in_process(folder, *ON_A_TABLE, *flags)
-        else:
-            torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count))
-            fit = in_subprocess(folder, *ON_A_TABLE, *flags, "--trainer.strategy", "ddp", launcher=torchrun)
+        fit = on_processes(count, folder, *ON_A_TABLE, "--data.path", tmp_path / "t.parquet")
         assert (fit.status, fit.report["world_size"], fit.report["optimum"]["dof"]) == (0, count, 65533)
         np.testing.assert_allclose(column(fit, "estimate"), expected.params, rtol=1e-9)
         np.testing.assert_allclose(column(fit, "standard_error"), expected.bse, rtol=1e-9)

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 
-from tests.commands import CONFIGS, DDP, SCRATCH, in_process, in_subprocess
+from tests.commands import CONFIGS, SCRATCH, in_process, on_processes
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 FUSED = CONFIGS / "fused.yaml"
 UNEVEN = ("--data.num_train", 1003, "--data.batch_size", 16)
@@ -25,11 +27,7 @@ def test_default_run_is_that_of_scratch(linreg, scratch_fit):
 def test_one_sum_over_processes_per_chunk(tmp_path, tmp_path_factory, processes, scan, chunks_in_an_epoch):
     one = in_process(tmp_path_factory.mktemp("one"), "fit", "--config", SCRATCH, *UNEVEN).succeeded()
     counting = ("--trainer.callbacks+", "tests.models.counting.CountReductions", "--trainer.callbacks.scan", scan)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
-    many = in_subprocess(
-        tmp_path, "fit", "--config", FUSED, "--config", DDP, "--trainer.devices", processes, *UNEVEN, *counting,
-        launcher=torchrun,
-    ).succeeded()  # fmt: skip
+    many = on_processes(processes, tmp_path, "fit", "--config", FUSED, *UNEVEN, *counting).succeeded()
     assert many.coefficients == pytest.approx(one.coefficients, abs=1e-5)
     assert many.report["steps"] == one.report["steps"] == 3 * 63
     reductions, chunks = map(int, re.search(r"reductions (\d+) chunks (\d+)", many.stdout).groups())

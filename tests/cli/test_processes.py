@@ -5,11 +5,11 @@ import pytest
 from pyarrow import parquet
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, DDP, SCRATCH, in_process, in_subprocess
+from tests.commands import CONCISE, DDP, SCRATCH, in_process, in_subprocess, on_processes
 
 UNEVEN = ("--data.num_train", 1003, "--data.batch_size", 16, "--data.num_val", 101, "--data.num_test", 33)
 STEPS = 3 * 63  # the last mini-batch of an epoch has 11 rows
-LAUNCHED_BY_LIGHTNING = {("scratch", 2)}  # the others by torchrun, which starts its processes all at once
+LAUNCHED_BY_LIGHTNING, BY_TORCHRUN = ("scratch", 2), ("scratch", 3)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,13 @@ def run(tmp_path_factory):
             several = ("--config", DDP, "--trainer.devices", processes)
             if processes == 1:
                 done[name, processes] = in_process(folder, *command)
-            elif (name, processes) in LAUNCHED_BY_LIGHTNING:
+            elif (name, processes) == LAUNCHED_BY_LIGHTNING:
                 done[name, processes] = in_subprocess(folder, *command, *several)
-            else:
+            elif (name, processes) == BY_TORCHRUN:
                 torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
                 done[name, processes] = in_subprocess(folder, *command, *several, launcher=torchrun)
+            else:
+                done[name, processes] = on_processes(processes, folder, *command)
         return done[name, processes].succeeded()
 
     return fit
@@ -62,7 +64,7 @@ def test_process_0_alone_speaks(run, name):
 def test_prediction_on_two_processes_has_every_row_once(run):
     fit = run("scratch", 2)
     files = ("--config", fit.run / "config.yaml", "--ckpt_path", fit.run / "checkpoints/last.ckpt")
-    in_subprocess(fit.cwd, "predict", *files).succeeded()
+    on_processes(2, fit.cwd, "predict", *files).succeeded()
     table = parquet.read_table(fit.run / "predictions.parquet")
     *weight, bias = fit.coefficients.values()
     assert table["row"].to_pylist() == list(range(33))

@@ -10,9 +10,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg_pl.models import Scratch
-from tests.commands import CONCISE, DDP, SCRATCH, in_process
+from tests.commands import CONCISE, SCRATCH, in_process, on_processes
 
-DDP_OR_NOT = {1: (), 2: ("--config", DDP)}
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 BOTH = pytest.mark.parametrize("config", [SCRATCH, CONCISE], ids=lambda config: config.stem)
 
 
@@ -116,10 +117,10 @@ def test_curves_go_on_without_a_gap_and_without_a_point_twice(folders, scratch_f
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_on_another_number_of_processes(tmp_path, launch, before, after, scratch_fit):
+def test_on_another_number_of_processes(tmp_path, before, after, scratch_fit):
     flags = ("fit", "--config", SCRATCH, "--checkpoint.every_n_train_steps", 37)
-    launch(*flags, "--trainer.max_steps", 137, *DDP_OR_NOT[before]).succeeded()
-    launch(*flags, "--resume", *DDP_OR_NOT[after]).succeeded()
+    on_processes(before, tmp_path, *flags, "--trainer.max_steps", 137).succeeded()
+    on_processes(after, tmp_path, *flags, "--resume").succeeded()
     last = torch.load(tmp_path / "runs/scratch/version_1/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 300
     for name, weights in scratch_fit.last["state_dict"].items():

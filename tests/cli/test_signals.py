@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from tests.commands import REPOSITORY, in_process
+from tests.commands import REPOSITORY, Forked, in_process
 
 TRAIN = REPOSITORY / "train.py"
 
@@ -19,7 +19,7 @@ FIT = ("fit", "--data", "Synthetic", "--data.num_train", "210", "--trainer.max_e
 LAST = "checkpoints/last.ckpt"
 
 
-def started(folder, *flags):
+def launched(folder, *flags):
     """A fit that has come some way."""
     command = [sys.executable, str(TRAIN), *map(str, flags)]
     process = subprocess.Popen(
@@ -40,11 +40,13 @@ def weights(run):
 )
 def test_stopped_run_goes_on_with_the_same_bits(tmp_path, model, number, status):
     flags = (*FIT, "--model", model, "--checkpoint.every_n_train_steps", 10_000)
-    process = started(tmp_path, *flags)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (status, "")
-    said = stdout.splitlines()[-1]
+    fit = Forked(tmp_path, *flags)
+    while "epoch 20," not in fit.stdout:
+        assert fit.processes[0].is_alive(), fit.end()
+    os.kill(fit.processes[0].pid, number)
+    ended = fit.end()
+    assert (ended.status, ended.stderr) == (status, "")
+    said = ended.stdout.splitlines()[-1]
     assert re.match(rf"stopped by {number.name} after step \d+; go on with: python train.py fit --config ", said)
     run = tmp_path / "runs" / model.lower() / "version_0"
     assert (run / "report.json").is_file()
@@ -75,7 +77,7 @@ def test_second_interrupt_stops_at_once(tmp_path):
 
 
 def test_two_processes_stop_together(tmp_path):
-    process = started(tmp_path, *FIT, "--model", "Scratch", "--config", REPOSITORY / "configs/trainer/ddp_cpu.yaml")
+    process = launched(tmp_path, *FIT, "--model", "Scratch", "--config", REPOSITORY / "configs/trainer/ddp_cpu.yaml")
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr

@@ -1,12 +1,9 @@
 """Tables larger than ``--data.memory``: the same results, on any number of processes, and no file left behind."""
 
 import gc
-import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +13,9 @@ from pyarrow import csv, feather, parquet
 
 from linreg_pl.data import sources
 from linreg_pl.data.table import Table
-from tests.commands import CONFIGS, REPOSITORY, Outcome, in_process
+from tests.commands import CONFIGS, in_process, on_processes
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 COUNT, FEATURES = 70_000, [f"x{number}" for number in range(10)]
 FRACTIONS = {"val": 0.4, "test": 0.1}  # the training and the validation rows are over a MiB each
@@ -58,7 +57,7 @@ def temporary(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_is_left(temporary):
     yield
-    assert [path.name for path in temporary.iterdir() if not path.name.startswith("torchelastic_")] == []
+    assert [path.name for path in temporary.iterdir() if not path.name.startswith("pymp-")] == []  # multiprocessing's
 
 
 def fit(folder, name, path, *flags):
@@ -176,18 +175,6 @@ def test_checkpoints_within_an_epoch_change_nothing(streamed, streamed_in_steps)
     assert streamed_in_steps("fused").coefficients == pytest.approx(streamed("fused").coefficients, rel=1e-6)
 
 
-SEVERAL = """
-import json, os, sys, torch, warnings
-from linreg_pl.__main__ import main
-torch.distributed.destroy_process_group = lambda: None  # torchrun lets the processes meet once
-for folder, *arguments in json.loads(sys.argv[1]):
-    os.makedirs(folder, exist_ok=True)
-    os.chdir(folder)
-    sys.argv = ["train.py", *arguments]
-    main()
-"""
-
-
 ON_PROCESSES = {2: ("scratch", "concise"), 3: ("fused", "exact")}  # three share the last 200 rows unevenly
 
 
@@ -195,24 +182,16 @@ ON_PROCESSES = {2: ("scratch", "concise"), 3: ("fused", "exact")}  # three share
 def processes(request, path, tmp_path_factory):
     """A folder of fits on several processes, and of what they give: look, but do not touch."""
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "several.py").write_text(SEVERAL)
-    several = ("--trainer.devices", request.param, "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")
-    commands = []
+    done = {}
     for name in ON_PROCESSES[request.param]:
+        (folder / name).mkdir()
+        run = partial(on_processes, request.param, folder / name)
         lr = ("--model.lr", LR[name]) if name in LR else ()
-        flags = ("--data.path", path, *several, *STREAMED, "--trainer.logger.class_path", "linreg_pl.logger.RunLogger")
-        run = ("--trainer.logger.save_dir", "runs", "--trainer.logger.name", name)
-        commands.append((folder / name, "fit", *CONFIG[name], *SGD, *lr, *flags, *run))
-        files = ("--config", f"runs/{name}/version_0/config.yaml")
-        files += ("--ckpt_path", f"runs/{name}/version_0/checkpoints/last.ckpt")
-        commands += [(folder / name, command, *files) for command in ("test", "predict")]
-    text = json.dumps([[str(word) for word in command] for command in commands])
-    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={request.param}")
-    command = [sys.executable, *torchrun, str(folder / "several.py"), text]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return {name: Outcome(0, done.stdout, "", folder / name) for name in ON_PROCESSES[request.param]}
+        fit = run("fit", *CONFIG[name], *SGD, *lr, "--data.path", path, *STREAMED).succeeded()
+        for command in ("test", "predict"):
+            run(command, "--config", fit.run / "config.yaml", "--ckpt_path", fit.run / "checkpoints/last.ckpt")
+        done[name] = fit
+    return done
 
 
 def tolerance(name):

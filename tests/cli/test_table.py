@@ -11,6 +11,8 @@ from pyarrow import csv, parquet
 from tests.commands import CONFIGS, REPOSITORY, TABLE, in_process
 from tests.nist import load
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 @pytest.fixture(scope="module")
 def norris(tmp_path_factory):

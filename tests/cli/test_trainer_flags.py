@@ -16,6 +16,12 @@ GRADIENT_OF_SQUARED_ERROR = {"scratch": 1.0, "concise": 2.0}
 LR = 0.03
 
 
+@pytest.fixture(autouse=True)
+def pictures_of_scratch_alone(request):
+    if "concise" in request.node.name:
+        request.getfixturevalue("without_pictures")
+
+
 def fit(linreg, config, *flags):
     return linreg("fit", "--config", config, *flags)
 
