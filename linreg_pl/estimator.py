@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability, largest_lr
 from linreg_pl.callbacks.together import Together
-from linreg_pl.data.base import Blocks, DataModule, Part, plain_loader
+from linreg_pl.data.base import DataModule, Part
+from linreg_pl.data.loaders import Blocks, plain_loader
 from linreg_pl.data.rows import Batch
 from linreg_pl.data.sources import rows_at_once
 from linreg_pl.errors import InputError, require_not_negative, require_positive

@@ -73,12 +73,15 @@ class Checkpoint(ModelCheckpoint):
 
         Raises:
             InputError: processes should save on an exception, which may be of one alone.
+            OSError: there can be no such folder.
         """
         if self.save_on_exception and trainer.world_size > 1:
             raise InputError(
                 "--checkpoint.save_on_exception true: one of several processes cannot save alone; use"
                 " --checkpoint.every_n_train_steps"
             )
+        if self.dirpath and stage == "fit" and trainer.is_global_zero:  # not only after an epoch
+            Path(self.dirpath).mkdir(parents=True, exist_ok=True)
         super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero and self.dirpath:
             remember(run_folder(Path(self.dirpath, "last.ckpt")))

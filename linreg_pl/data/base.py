@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from uuid import uuid4
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from linreg_pl.data.loaders import Blocks, MiniBatchLoader, plain_loader, unchanged
 from linreg_pl.data.rows import Batch, Rows, Share
 from linreg_pl.data.sampling import (
     Chunk,
@@ -41,37 +42,6 @@ from linreg_pl.functional.standardize import column_moments, merge, standardize,
 Part = Literal["train", "val", "test", "predict"]
 
 BLOCKS_PER_STEP = 16  # of Exact
-
-T = TypeVar("T")
-
-
-def unchanged(batch: T) -> T:
-    """Collate nothing: a batch comes whole."""
-    return batch
-
-
-def plain_loader(batches: IterableDataset[T]) -> DataLoader[T]:
-    """A loader of what comes in batches; it leaves the global generator alone."""
-    return DataLoader(batches, batch_size=None, collate_fn=unchanged, generator=torch.Generator())
-
-
-class Blocks(IterableDataset[T]):
-    """Blocks of rows, from the start each time they are asked for."""
-
-    def __init__(self, blocks: Callable[[], Iterator[T]]) -> None:
-        self.blocks = blocks
-
-    def __iter__(self) -> Iterator[T]:
-        """Yield the blocks."""
-        return self.blocks()
-
-
-class MiniBatchLoader(DataLoader[Batch]):
-    """A loader whose items are mini-batches and need no more work."""
-
-    def __iter__(self) -> Any:
-        """Fetch them one after another, without the bookkeeping of torch's iterator, which is a tenth of a step."""
-        return map(self.dataset.__getitem__, self.sampler)
 
 
 def data_of(trainer: L.Trainer) -> "DataModule":
@@ -140,7 +110,7 @@ class DataModule(L.LightningDataModule, ABC):
         self.scale: Tensor | None = None
         self.sample: Sample | None = None
         self._rows: dict[Part, Rows] = {}
-        self._spill: Spill | None = None
+        self._all_windows: Windows | None = None
         self._said_rounded: set[str] = set()
 
     @abstractmethod
@@ -295,7 +265,7 @@ class DataModule(L.LightningDataModule, ABC):
         if state_dict["feature_names"] != self.feature_names:
             raise other_columns(state_dict["feature_names"], self.feature_names)
         self._rows.clear()
-        self._spill = None
+        self._all_windows = None
         self.mean = self.scale = None
         if "mean" in state_dict:
             self.mean = torch.tensor(state_dict["mean"], dtype=torch.float64)
@@ -397,30 +367,28 @@ class DataModule(L.LightningDataModule, ABC):
 
     def _windows(self) -> Windows:
         """The training rows as the model sees them, a window at a time."""
-        if not self.streamed("train"):
-            return OneWindow(self.rows("train"), Orders(self.num_rows("train"), self.order_seed))
-        if self._spill is None:
-            self._spill = self._spilled()
-        return self._spill
+        if self._all_windows is None:
+            orders = Orders(self.num_rows("train"), self.order_seed)
+            self._all_windows = self._spilled() if self.streamed("train") else OneWindow(self.rows("train"), orders)
+        return self._all_windows
 
     def _spilled(self) -> Spill:
-        """Write the training rows to a file that this machine's processes share, and that has no name in the end."""
-        trainer = self.trainer
-        token = uuid4().hex if trainer is None else trainer.strategy.broadcast(uuid4().hex)
+        """Write the training rows to a file that this machine's processes share, without a name: no kill leaves it."""
+        strategy = None if self.trainer is None else self.trainer.strategy
+        token = uuid4().hex if strategy is None else strategy.broadcast(uuid4().hex)
         path = Path(tempfile.gettempdir(), f"linreg_pl-{token}.rows")
         window_bytes = int(self.memory * 2**20) // 32
         spill = Spill(
             path, self.num_rows("train"), self.num_features, self.weighted, self.batch_size, self.seed, window_bytes
         )
-        first = trainer is None or trainer.local_rank == 0
-        try:
-            if first:
-                spill.write(worked_on(self._sampled("train"), self._seen))
-            if trainer is not None:
-                trainer.strategy.barrier()
-        finally:
-            if first:
-                path.unlink()
+        first = self.trainer is None or self.trainer.local_rank == 0
+        if strategy is not None:
+            strategy.barrier()  # all have opened it
+        if first:
+            path.unlink()
+            spill.write(worked_on(self._sampled("train"), self._seen))
+        if strategy is not None:
+            strategy.barrier()
         if spill.worst_spread > 1.25 and self.share[0] == 0:
             print(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"

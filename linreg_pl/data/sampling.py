@@ -112,16 +112,17 @@ class Orders:
         self.num_rows = num_rows
         self.seed = seed
         self._thread = ThreadPoolExecutor(1)
-        self._coming: dict[int, Future[Tensor]] = {}
+        self._drawn: dict[int, Future[Tensor]] = {}
 
     def of(self, epoch: int) -> Tensor:
         """Order of the rows in an epoch, shape ``(num_rows,)``."""
         if self.seed is None:
             return torch.arange(self.num_rows)
-        coming = self._coming.pop(epoch, None)
-        order = permutation(self.num_rows, self.seed, epoch) if coming is None else coming.result()
-        self._coming = {epoch + 1: self._thread.submit(permutation, self.num_rows, self.seed, epoch + 1)}
-        return order
+        self._drawn = {
+            wanted: self._drawn.get(wanted) or self._thread.submit(permutation, self.num_rows, self.seed, wanted)
+            for wanted in (epoch, epoch + 1)
+        }
+        return self._drawn[epoch].result()
 
 
 def start_of_epoch_zero() -> tuple[int, int]:

@@ -32,7 +32,7 @@ class Spill:
     """A file of float32 rows, each of features, target and perhaps a weight.
 
     Args:
-        path: where; the file is opened, or made.
+        path: where; the file is opened, or made, and may lose its name then.
         num_rows: rows it will have.
         num_features: columns of X.
         weighted: whether rows have weights.
@@ -61,7 +61,7 @@ class Spill:
         unit = lcm(self.block, batch_size)
         unit = unit if unit * self.row_bytes <= window_bytes else batch_size
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
-        self.path = path
+        self.folder = path.parent
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
 
@@ -87,23 +87,29 @@ class Spill:
             InputError: there is no room for them.
         """
         size = self.num_rows * self.row_bytes
-        if size > (room := shutil.disk_usage(self.path.parent).free):
+        if size > (room := shutil.disk_usage(self.folder).free):
             raise InputError(
-                f"{self.path.parent}: the training rows need {size / 2**30:.2g} GiB while the fit lasts, and"
+                f"{self.folder}: the training rows need {size / 2**30:.2g} GiB while the fit lasts, and"
                 f" {room / 2**30:.2g} GiB are left; set TMPDIR to a larger disk, or --data.memory above"
                 f" {size // 2**20}"
             )
         rest = [np.empty((0, width), np.float32) for width in self.widths]
-        with self.path.open("r+b") as file:
+        with os.fdopen(os.dup(self.file), "r+b") as file:
             for batch in batches:
                 arrays = [np.concatenate([old, new.numpy()]) for old, new in zip(rest, batch.columns, strict=True)]
                 count = len(arrays[0]) // self.block
-                _append(
-                    file, [part[: count * self.block].reshape(count, self.block * part.shape[1]) for part in arrays]
-                )
+                whole = [part[: count * self.block].reshape(count, self.block * part.shape[1]) for part in arrays]
+                self._append(file, whole)
                 rest = [array[count * self.block :] for array in arrays]
-            _append(file, [array.reshape(1, -1) for array in rest])
+            self._append(file, [array.reshape(1, -1) for array in rest])
             assert file.tell() == self.num_rows * self.row_bytes
+
+    def _append(self, file: BinaryIO, columns: list[NDArray[np.float32]]) -> None:
+        try:
+            file.write(np.concatenate(columns, axis=1).data)
+        except OSError as error:
+            what = f"{self.folder}: the training rows cannot be written ({error.strerror})"
+            raise InputError(f"{what}; set TMPDIR to a larger disk") from error
 
     def windows(self, epoch: int, first: int) -> Iterator[Window]:
         """Yield an epoch from the window with mini-batch ``first`` on, each read while the one before is used."""
@@ -133,14 +139,6 @@ class Spill:
         else:
             for column, target in enumerate(targets):
                 os.preadv(self.file, [target.data.cast("B")], self._offset(row, column, rows))
-
-
-def _append(file: BinaryIO, columns: list[NDArray[np.float32]]) -> None:
-    try:
-        file.write(np.concatenate(columns, axis=1).data)
-    except OSError as error:
-        what = f"{Path(file.name).parent}: the training rows cannot be written ({error.strerror})"
-        raise InputError(f"{what}; set TMPDIR to a larger disk") from error
 
 
 def spread(order: Tensor, values: Tensor, batch_size: int) -> float:

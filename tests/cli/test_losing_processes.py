@@ -73,7 +73,7 @@ class Run:
 
     def observe(self):
         """Find out when the last process has ended."""
-        while running := processes(self.token):
+        while (running := processes(self.token)) or self.process.poll() is None:
             self.seen |= set(running)
             if time.monotonic() > self.deadline:
                 self.left = running

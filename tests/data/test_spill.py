@@ -204,15 +204,15 @@ class TestFile:
             rows = np.concatenate([torch.cat([batch.X, batch.y, batch.weight], dim=1) for batch in batches])
             tables.append(rows[np.lexsort(rows.T)])
         np.testing.assert_array_equal(*tables)
-        data._spill.close()
+        data._all_windows.close()
 
     def test_it_has_no_name_and_its_space_is_freed(self, data, folder):
         free = os.statvfs(folder).f_bfree
         data.train_dataloader()
-        file = data._spill.file
+        file = data._all_windows.file
         assert list(folder.iterdir()) == []
         assert (os.fstat(file).st_nlink, os.fstat(file).st_size) == (0, 300_000 * 12)
-        data._spill.close()
+        data._all_windows.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(file)
         assert os.statvfs(folder).f_bfree >= free - 2**12  # others may write too
@@ -234,6 +234,18 @@ class TestFile:
         with pytest.raises(InputError, match="bad row"):
             data.train_dataloader()
         assert list(folder.iterdir()) == []
+
+    def test_a_kill_while_it_is_written_leaves_nothing(self, data, folder, monkeypatch):
+        seen, names = data.as_the_model_sees, []
+
+        def look(batch):
+            names.append(list(folder.iterdir()))
+            return seen(batch)
+
+        monkeypatch.setattr(data, "as_the_model_sees", look)
+        data.train_dataloader()
+        assert len(names) > 1
+        assert not any(names)
 
     def test_too_little_room_leaves_nothing(self, data, folder, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
