@@ -161,6 +161,8 @@ class CLI(LightningCLI):
             if not settings.ckpt_path:
                 raise InputError(f"{self.subcommand} needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt")
             trainer.logger = False
+            if self.subcommand == "predict":
+                trainer.precision = None  # of the steps; rows come in their own units now
             self._take_columns(settings.data.init_args)
         elif trainer.logger in (None, True):
             runs = self._runs()
@@ -180,9 +182,9 @@ class CLI(LightningCLI):
     def _find_checkpoint(self) -> None:
         """Find what ``--ckpt_path last`` and ``--resume`` mean, and where a run that torchrun starts again was."""
         settings, fits = self.settings, self.subcommand == "fit"
+        resume, settings.resume = fits and settings.resume, False  # config.yaml will tell what was found
         path = processes.interrupted() if fits else None
         if path is None:
-            resume = fits and settings.resume
             if resume and settings.ckpt_path:
                 raise InputError(f"--resume with --ckpt_path {settings.ckpt_path}: give one of them")
             if not resume and settings.ckpt_path != "last":
@@ -226,12 +228,13 @@ class CLI(LightningCLI):
         kind: type[LinearModel] = _class(model)
         strategy = trainer.strategy
         refused = {**kind.refused_flags, **REFUSED_FLAGS}
-        if isinstance(strategy, str) and strategy.startswith(("auto", "ddp", "single")):
+        name = strategy if isinstance(strategy, str) else strategy.class_path.rsplit(".", 1)[-1].lower()
+        if name.startswith(("auto", "ddp", "single")):
             del refused["strategy"]
         for flag, reason in refused.items():
             default = inspect.signature(Trainer).parameters[flag].default
             usual = {TRAINER_DEFAULTS.get(flag, default), *(FLOAT32 if flag == "precision" else ())}
-            if trainer[flag] not in usual:
+            if not any(trainer[flag] == value for value in usual):
                 raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
         for flag in ("val_check_interval", "check_val_every_n_epoch"):
             if isinstance(trainer[flag], (int, float)):
@@ -308,6 +311,8 @@ class CLI(LightningCLI):
         checkpoint, kind = self.checkpoint, type(self.model).__name__
         if checkpoint.get("model", kind) != kind:
             raise InputError(f"--ckpt_path {path}: was made by --model {checkpoint['model']}, not {kind}")
+        if self.subcommand != "fit" and "coefficients" not in checkpoint:
+            raise InputError(f"--ckpt_path {path}: holds no coefficients: the fit stopped within its pass; fit anew")
         state = checkpoint.get(type(self.datamodule).__name__)
         if not isinstance(state, dict) or "feature_names" not in state:
             raise InputError(f"--ckpt_path {path}: was made with other data than {type(self.datamodule).__name__}")

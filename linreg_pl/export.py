@@ -102,7 +102,7 @@ def _line(path: Path, checkpoint: dict[str, Any]) -> Line:
     states = (value for value in checkpoint.values() if isinstance(value, dict) and "feature_names" in value)
     data, found = next(states, None), checkpoint.get("coefficients")
     if data is None or found is None:
-        raise InputError(f"{path}: was made by an earlier version, without coefficients in own units; fit anew")
+        raise InputError(f"{path}: holds no coefficients: the fit stopped within its pass; fit anew")
     names, has_bias = data["feature_names"], checkpoint.get("hyper_parameters", {}).get("bias", "bias" in found)
     expected = [*names, "bias"] if has_bias else names
     for name, count in Counter(expected).items():

@@ -1,5 +1,6 @@
 """The run's folder and its TensorBoard file."""
 
+import re
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,13 @@ class RunLogger(TensorBoardLogger):
             checkpoint: where this run goes on.
             folder: of the other run.
             written: what `written` told when the checkpoint was made; the curves that came later are taken anew.
+
+        Raises:
+            InputError: other files are named, which only a forged checkpoint does.
         """
+        for name, size in written.items():
+            if not re.fullmatch(r"events\.out\.tfevents\.[^/\\]*", name) or not isinstance(size, int):
+                raise InputError(f"--ckpt_path {checkpoint}: holds {name!r} for a file of curves; it was tampered with")
         self._beginning = checkpoint, folder, written
 
     def written(self) -> dict[str, int]:

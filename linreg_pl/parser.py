@@ -184,6 +184,8 @@ def _unknown_argument(parser: Parser, key: str) -> str:
 
 def _wrong_value(parser: Parser, key: str, reasons: str, value: str) -> str:
     where, name = _where(key, value)
+    if same := re.search(r"full class path to avoid ambiguity: ([\w., ]+\w)", reasons):
+        return f"{where} {value}: several classes have this name; give one in full: {same[1].replace(', ', ' or ')}"
     for base in re.findall(r"((?:linreg_pl|lightning|torch)\.[\w.]+)['\]]", reasons):
         module, _, kind = base.rpartition(".")
         if isinstance(wanted := getattr(importlib.import_module(module), kind, None), type):

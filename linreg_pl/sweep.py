@@ -275,7 +275,12 @@ def _conclude(record: Record, plan: dict[str, Any], folder: Path) -> None:
         columns = {name: Column(rows, name) for name in {name for row in rows for name in row}}
         slope = _slope(rows, comparison, plan["slope_from"]) if "slope_from" in plan else {}
         answer = str(plan.get("answer", "")).format_map(columns | slope)
-    except (KeyError, TypeError, ValueError) as error:  # other flags than those of the config, as a rule
+    except (
+        ArithmeticError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # other flags than those of the config, as a rule
         answer = f"the answer of the config does not fit these runs: {error}"
     refused = defaultdict(list)
     for run in record["runs"]:

@@ -120,6 +120,8 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save after so many steps or so much time."""
+        if trainer.fit_loop._should_accumulate():  # the step is not over
+            return
         step = trainer.global_step
         if self._every_n_train_steps:
             self._due |= step % self._every_n_train_steps == 0
@@ -130,7 +132,14 @@ class Checkpoint(ModelCheckpoint):
             return
         ends = step == trainer.max_steps or trainer.should_stop
         self._loops = _count(trainer) if ends else None  # by which the epoch is not over yet
-        if self._due and not ends:
+        loop = trainer.fit_loop
+        if self._due and not ends and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+            self.save_now(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what is due after a validation within an epoch, so that its scores are not lost."""
+        super().on_validation_end(trainer, pl_module)
+        if self._due and self._loops is None and not trainer.is_last_batch:
             self.save_now(trainer)
 
     def save_now(self, trainer: L.Trainer) -> None:

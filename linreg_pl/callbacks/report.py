@@ -63,7 +63,10 @@ class RunReport(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the coefficients in the columns' own units into the checkpoint."""
         assert isinstance(pl_module, LinearModel)
-        checkpoint["coefficients"] = {row["name"]: row["estimate"] for row in _estimates(data_of(trainer), pl_module)}
+        if not pl_module.unfinished:
+            checkpoint["coefficients"] = {
+                row["name"]: row["estimate"] for row in _estimates(data_of(trainer), pl_module)
+            }
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and print the report."""
@@ -101,7 +104,10 @@ class RunReport(L.Callback):
             result["gradients"] = gradients
         result |= {part: scores for part in ("train", "val") if (scores := model.recorded_scores(part))}
         if inference is not None:
-            result |= {"optimum": inference.summary(), "noise_floor": model.noise_floor}
+            summary = inference.summary()
+            for name in ("aic", "bic") if data.weighted else ():
+                summary.pop(name, None)  # the likelihood depends on all weights, not on the factor alone
+            result |= {"optimum": summary, "noise_floor": model.noise_floor}
         elif model.factor is not None and model.optimum is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
         return result

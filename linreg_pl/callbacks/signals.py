@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from linreg_pl.callbacks.checkpoint import Checkpoint
+from linreg_pl.models.base import LinearModel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,7 +41,7 @@ class StopSignals(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
-        if not trainer.is_last_batch:
+        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
             self._stop_if_told(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,25 +49,25 @@ class StopSignals(L.Callback):
         self._stop_if_told(trainer, pl_module)
 
     def _stop_if_told(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(bool(self._received), all=False)
-        else:
-            told = bool(self._received)
-        if told:
+        if trainer.strategy.reduce_boolean_decision(bool(self._received), all=False):
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         number = signal.Signals(self._received or signal.SIGTERM)  # another process may have been told
         where = f"stopped by {number.name} after step {trainer.global_step}"
         checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, Checkpoint):
-            checkpoint.save_now(trainer)
-            where += (
-                f"; go on with: python train.py fit --config {trainer.log_dir}/config.yaml"
-                f" --ckpt_path {checkpoint.last_model_path}"
-            )
-        for callback in self.results:
-            callback.on_fit_end(trainer, model)
+        assert isinstance(model, LinearModel)
+        if model.unfinished:
+            where += ", within the pass, where nothing is known yet; the same command begins anew"
+        else:
+            if isinstance(checkpoint, Checkpoint):
+                checkpoint.save_now(trainer)
+                where += (
+                    f"; go on with: python train.py fit --config {trainer.log_dir}/config.yaml"
+                    f" --ckpt_path {checkpoint.last_model_path}"
+                )
+            for callback in self.results:
+                callback.on_fit_end(trainer, model)
         if trainer.is_global_zero:
             print(where, flush=True)
         sys.exit(128 + number)

@@ -41,7 +41,8 @@ from linreg_pl.functional.standardize import column_moments, merge, standardize,
 
 Part = Literal["train", "val", "test", "predict"]
 
-BLOCKS_PER_STEP = 16  # of Exact
+BLOCKS_PER_STEP = 16  # of Exact: a step of the Trainer takes as long as a block
+ROUNDING = 1e-14  # of a mean in float64: a column that varies by less has one value
 
 
 def data_of(trainer: L.Trainer) -> "DataModule":
@@ -169,7 +170,7 @@ class DataModule(L.LightningDataModule, ABC):
             self.mean, self.scale = column_moments(reduce(merge, summaries))
             for name, mean, scale in zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True):
                 require_squarable(name, max(abs(mean), scale))
-                if scale == 0:
+                if scale <= ROUNDING * abs(mean):
                     raise InputError(
                         f"column {name!r} has one value only, so it cannot be standardised:"
                         " leave it out of --data.features"
@@ -252,6 +253,7 @@ class DataModule(L.LightningDataModule, ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must carry to be used on other rows; plain values only."""
         state: dict[str, Any] = {"feature_names": self.feature_names, "target_name": self.target_name}
+        state["num_train"] = self.num_rows("train")
         if self.mean is not None and self.scale is not None:
             state |= {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
         return state
@@ -264,6 +266,12 @@ class DataModule(L.LightningDataModule, ABC):
         """
         if state_dict["feature_names"] != self.feature_names:
             raise other_columns(state_dict["feature_names"], self.feature_names)
+        saved, count = state_dict.get("num_train"), self.num_rows("train")
+        if saved not in (None, count) and self.trainer is not None and self.trainer.state.fn == "fit":
+            raise InputError(
+                f"--ckpt_path: was made with {saved:,} training rows, here are {count:,}, and its place in their order"
+                " would be another; use the same rows, or fit anew without --ckpt_path"
+            )
         self._rows.clear()
         self._all_windows = None
         self.mean = self.scale = None
@@ -320,8 +328,8 @@ class DataModule(L.LightningDataModule, ABC):
 
         def factors() -> Iterator[Tensor]:
             of_blocks = worked_on(self._some(part), _factor)
-            while some := list(islice(of_blocks, BLOCKS_PER_STEP)):  # a step of the Trainer takes as long as a block
-                yield merge_factors(torch.stack(some))
+            while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so they take as many steps
+                yield merge_factors(torch.stack(some or [_factor(self._no_rows)]))
 
         return plain_loader(Blocks(factors))
 
@@ -331,7 +339,14 @@ class DataModule(L.LightningDataModule, ABC):
         for make in self._sampled(part, *self.share):
             yield make
         if make is None:
-            yield lambda: Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
+            yield self._no_rows
+
+    def _no_rows(self) -> Batch:
+        return Batch(torch.empty(0, self.num_features), torch.empty(0, 1), 0, slice(0, 0))
+
+    def _any_process(self, has: object) -> bool:
+        """Whether any process has something; all must ask."""
+        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)
 
     def _loader(
         self,
@@ -402,6 +417,6 @@ class DataModule(L.LightningDataModule, ABC):
         """Epoch and mini-batches done in it, by the Trainer's own count; also right after a resume."""
         if self.trainer is None:
             return 0, 0
-        if self.trainer.overfit_batches:  # type: ignore[attr-defined]  # the same mini-batches every epoch
-            return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        same_every_epoch = self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return 0 if same_every_epoch else self.trainer.current_epoch, done

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet", ".pq", ".feather", ".arrow")
 NOT_UTF8 = "is not UTF-8 text: save the file as UTF-8"
+NAMELESS = "/proc/self/fd/{}"  # of an open file, on Linux
 LARGE_CSV = 2**26  # bytes; a larger one is read block by block
 
 
@@ -69,6 +70,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield rows of some units, not more than `rows_at_once` at a time, each time with the number of their unit."""
+
+    def kind(self, name: str) -> "pa.DataType":
+        """Type of a column that holds all its values."""
+        return self.schema.field(name).type
 
     def where(self, row: int) -> str:
         """Say in a message where a row stands, 1 being the first."""
@@ -193,6 +198,13 @@ class Files(Source):
                 yield first + unit, batch
             first += len(source.units)
 
+    def kind(self, name: str) -> "pa.DataType":
+        """Type of a column that holds its values in every file: text, where the files differ."""
+        import pyarrow as pa
+
+        kinds = {source.schema.field(name).type for source in self.sources} - {pa.null()}
+        return pa.string() if len(kinds) > 1 else kinds.pop() if kinds else pa.null()
+
     def where(self, row: int) -> str:
         """Say in which file a row stands, and where."""
         for source in self.sources:
@@ -305,24 +317,33 @@ def _converted(path: Path, options: "csv.ConvertOptions") -> Source:  # type: ig
     from pyarrow import csv
 
     handle, temporary = tempfile.mkstemp(prefix="linreg_pl-", suffix=".arrow")
-    os.close(handle)
+    place = Path(NAMELESS.format(handle))
+    if place.exists():  # it needs no name, so no kill leaves it behind
+        Path(temporary).unlink()
+    else:
+        place = Path(temporary)
     try:
         with (
             csv.open_csv(path, csv.ReadOptions(block_size=2**23), convert_options=options) as reader,
-            pa.ipc.new_file(temporary, reader.schema) as writer,
+            pa.ipc.new_file(str(place), reader.schema) as writer,
         ):
             for batch in reader:
                 writer.write_batch(batch)
-        source = ArrowFile(str(path), Path(temporary))
+        source = ArrowFile(str(path), place)
     except BaseException as error:
-        Path(temporary).unlink()
+        _discard(handle, Path(temporary))
         if isinstance(error, OSError) and not isinstance(error, pa.ArrowInvalid):
             raise InputError(
                 f"{path}: cannot be unpacked into {temporary}: {error.strerror or error}; set TMPDIR"
             ) from error
         raise
-    weakref.finalize(source, Path(temporary).unlink, missing_ok=True)
+    weakref.finalize(source, _discard, handle, Path(temporary))
     return source
+
+
+def _discard(handle: int, path: Path) -> None:
+    os.close(handle)
+    path.unlink(missing_ok=True)
 
 
 def _ragged(path: Path) -> InputError:

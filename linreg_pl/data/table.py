@@ -263,7 +263,15 @@ class Table(DataModule):
         count = values.shape[1]
         y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
-        return Batch(values[:width].mT, y, count, rows, weight, piece.batch.select(ids) if ids else None)
+        return Batch(values[:width].mT, y, count, rows, weight, self._carried(piece, ids) if ids else None)
+
+    def _carried(self, piece: Piece, ids: list[str]) -> Any:  # pa.RecordBatch
+        """Columns that travel along, each of the same type in all files."""
+        import pyarrow as pa
+
+        columns = {name: (piece.batch.column(name), self.source.kind(name)) for name in ids}
+        same = {name: x if x.type == kind else decoded(x).cast(kind) for name, (x, kind) in columns.items()}
+        return pa.RecordBatch.from_pydict(same)
 
     def _read(self, names: list[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
         pieces = self.source.pieces(names, rank, world_size)

@@ -118,6 +118,11 @@ class LinearModel(L.LightningModule, ABC):
         return _plain(weight).reshape(-1), zero if bias is None else _plain(bias).reshape(())
 
     @property
+    def unfinished(self) -> bool:
+        """Whether there are no coefficients yet: those of a pass come at its end."""
+        return self.own_units and self.factor is None
+
+    @property
     def has_bias(self) -> bool:
         """Whether there is an intercept."""
         return self.parameter_vectors()[1] is not None

@@ -53,6 +53,7 @@ class Concise(SGDModel):
         self.reduction = reduction
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self._plateau_seen = -1  # in this epoch
 
     @property
     def linear(self) -> nn.Linear:
@@ -85,6 +86,18 @@ class Concise(SGDModel):
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_train_epoch_end(self) -> None:
+        """Let a scheduler that waits for a plateau see the epoch's score before the checkpoint is made, not after."""
+        if isinstance(self.lr_schedulers(), ReduceLROnPlateau) and self.trainer.is_last_batch:
+            self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step, but not once more where `on_train_epoch_end` did."""
+        if metric is None or self._plateau_seen != self.current_epoch:
+            super().lr_scheduler_step(scheduler, metric)
+        if metric is not None:
+            self._plateau_seen = self.current_epoch
 
     @property
     def loss_per_squared_error(self) -> float | None:

@@ -161,6 +161,8 @@ FLAGS = {
     "--trainer.logger Tensorbord": "--trainer.logger Tensorbord: is no Logger; did you mean TensorBoardLogger?",
     "--trainer.default_root_dir /proc/no": "/proc/no: No such file or directory",
     "--trainer.default_root_dir scratch.yaml": "scratch.yaml/runs/scratch/version_0: Not a directory",
+    "--model Concise --model.optimizer SGD": "--model.optimizer SGD: several classes have this name; give one in full:"
+    " torch.optim.SGD or linreg_pl.optim.SGD",
     "--checkpoint.dirpath /proc/no": "/proc/no: No such file or directory",
     "--checkpoint.save_top_k -7": "Invalid value for save_top_k=-7. Must be >= -1",
     "--checkpoint.mode up": "`mode` can be min, max but got up",

@@ -352,6 +352,26 @@ def test_processes_agree(tmp_path):
         assert fit.report["train"]["mse"] == pytest.approx(expected.ssr / len(X), rel=1e-9)
 
 
+def test_processes_agree_where_one_has_more_steps_to_take(tmp_path):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 3300))
+    parquet.write_table(pa.table({"x": x, "y": y}), tmp_path / "t.parquet", row_group_size=100)  # 17 and 16 pieces
+    fit = on_processes(2, tmp_path, *ON_A_TABLE, "--data.path", "t.parquet").succeeded()
+    expected = sm.OLS(y, sm.add_constant(x)).fit()
+    np.testing.assert_allclose(column(fit, "estimate"), expected.params[::-1], rtol=1e-9)
+
+
+def test_weighted_fit_has_no_criterion_that_depends_on_all_weights(linreg, tmp_path):
+    random = np.random.default_rng(0)
+    x, y, w = random.random(size=(3, 50))
+    parquet.write_table(pa.table({"x": x, "y": y, "w": w}), tmp_path / "t.parquet")
+    flags = (*ON_A_TABLE, "--data.path", "t.parquet", "--data.features", "[x]")
+    weighted = linreg(*flags, "--data.weights", "w").succeeded().report["optimum"]
+    expected = sm.WLS(y, sm.add_constant(x), w).fit()
+    assert weighted["r2"] == pytest.approx(expected.rsquared, rel=1e-9)
+    assert not {"aic", "bic"} & weighted.keys()
+
+
 # A process's peak begins at that of the one it was started from: so from a small one.
 SMALL = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 PEAKS = """

@@ -329,7 +329,7 @@ def damaged(fit, folder, change):
     [
         (
             lambda c: c.pop("coefficients"),
-            "was made by an earlier version, without coefficients in own units; fit anew",
+            "holds no coefficients: the fit stopped within its pass; fit anew",
         ),
         (lambda c: c["coefficients"].update(size=float("nan")), "the coefficient of 'size' is nan; the fit diverged"),
         (lambda c: c["Table"]["feature_names"].append("bias"), "two coefficients are named 'bias'; rename a column"),

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -195,3 +196,85 @@ def test_optimizer_and_scheduler_go_on_too(folders):
     (folders[1] / "second").mkdir()
     resumed = in_process(folders[1] / "second", "fit", "--config", CONCISE, *flags, *resume).succeeded()
     assert resumed.coefficients == whole.coefficients
+
+
+def last_of(cwd, version):
+    run = cwd / f"runs/run/version_{version}"
+    return run, torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+NAMED = ("--trainer.logger", "linreg_pl.logger.RunLogger")
+WITHIN = {
+    "a scheduler that waits for a plateau": (
+        *("--trainer.max_epochs", 6, "--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),
+        *("--model.lr_scheduler.monitor", "train/mse", "--model.lr_scheduler.patience", 0, "--guard", "false"),
+    ),
+    "gradients of several mini-batches": (
+        *("--trainer.accumulate_grad_batches", 4, "--checkpoint.every_n_train_steps", 5, "--trainer.max_epochs", 3),
+    ),
+    "validation within an epoch": ("--trainer.val_check_interval", 30, "--checkpoint.every_n_train_steps", 30),
+    "the same mini-batches every epoch": ("--trainer.overfit_batches", 10, "--checkpoint.every_n_train_steps", 3),
+}
+
+
+class Kill(L.Callback):
+    """Ends the run at the start of a mini-batch, as a kill would: nothing is saved."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.at:
+            raise KeyError("killed")
+
+
+@pytest.mark.parametrize("flags", WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize("at", [23, 45, 201])
+def test_killed_run_goes_on_as_if_nothing_had_been(folders, flags, at):
+    fit = ("fit", "--config", CONCISE, *NAMED, *flags)
+    if "--trainer.overfit_batches" in flags:
+        at = {23: 5, 45: 13, 201: 27}[at]
+    in_process(folders[0], *fit).succeeded()
+    killing = ("--trainer.callbacks", "tests.cli.test_resume.Kill", "--trainer.callbacks.at", at)
+    with pytest.raises(KeyError):
+        in_process(folders[1], *fit, *killing)
+    in_process(folders[1], *fit, "--resume")
+    runs = sorted((folders[1] / "runs/run").iterdir())
+    whole, expected = last_of(folders[0], 0)
+    resumed, found = last_of(folders[1], len(runs) - 1)
+    for name, weights in expected.items():
+        assert torch.equal(found[name], weights), name
+    assert scalars(resumed) == scalars(whole)
+
+
+class TestConfigOfAResumedRun:
+    def test_feeds_fit_again(self, linreg, tmp_path):
+        fit = ("fit", "--config", SCRATCH, *NAMED)
+        linreg(*fit, "--trainer.max_epochs", 1).succeeded()
+        linreg(*fit, "--trainer.max_epochs", 2, "--resume").succeeded()
+        run = tmp_path / "runs/run/version_1"
+        goes_on = ("--ckpt_path", run / "checkpoints/last.ckpt", "--trainer.max_epochs", 3)
+        linreg("fit", "--config", run / "config.yaml", *goes_on).succeeded()
+
+
+@pytest.mark.parametrize("model", ["Scratch", "Fused"])
+def test_other_rows_are_refused(linreg, tmp_path, model):
+    fit = ("fit", "--model", model, "--data", "Synthetic", *NAMED)
+    linreg(*fit).succeeded()
+    last = tmp_path / "runs/run/version_0/checkpoints/last.ckpt"
+    other = linreg(*fit, "--ckpt_path", last, "--data.num_train", 500, "--trainer.max_epochs", 6)
+    assert (other.status, other.stderr) == (
+        1,
+        "error: --ckpt_path: was made with 1,000 training rows, here are 500, and its place in their order would be"
+        " another; use the same rows, or fit anew without --ckpt_path\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["/tmp/thesis.tex", "../thesis.tex", "thesis.tex", "events.out.tfevents./../x"])
+def test_checkpoint_cannot_name_other_files(linreg, tmp_path, name):
+    linreg("fit", "--config", SCRATCH, *NAMED, "--trainer.max_epochs", 1).succeeded()
+    path = tmp_path / "runs/run/version_0/checkpoints/last.ckpt"
+    torch.save(torch.load(path, weights_only=True) | {"curves": {name: 0}}, path)
+    forged = linreg("fit", "--config", SCRATCH, "--ckpt_path", path)
+    assert forged.status == 1
+    assert forged.stderr == f"error: --ckpt_path {path}: holds {name!r} for a file of curves; it was tampered with\n"

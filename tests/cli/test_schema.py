@@ -85,6 +85,17 @@ def test_columns_are_matched_by_name(fit, tmp_path):
     assert table["id"].to_pylist() == [f"h{number}" for number in range(40)]
 
 
+def test_ids_of_several_files_become_text_where_they_differ(fit, tmp_path):
+    (tmp_path / "new").mkdir()
+    table = houses()
+    for name, ids in (("a", range(len(table))), ("b", [f"A{row}" for row in range(len(table))]), ("c", None)):
+        values = pa.nulls(len(table)) if ids is None else pa.array(ids)
+        part = table.set_column(table.schema.get_field_index("id"), "id", values)
+        parquet.write_table(part, tmp_path / f"new/{name}.parquet")
+    found = fit.predictions(tmp_path, None, "--data.path", tmp_path / "new")
+    assert found["id"].to_pylist()[:: len(table)] == ["0", "A0", None]
+
+
 def test_predict_needs_no_target(fit, tmp_path):
     new = houses(40, seed=1)
     assert_predicts(fit.predictions(tmp_path, new.drop_columns(["price"])), new)

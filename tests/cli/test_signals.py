@@ -1,5 +1,6 @@
 """Real processes, told to stop by real signals."""
 
+import json
 import os
 import re
 import signal
@@ -7,8 +8,12 @@ import subprocess
 import sys
 import time
 
+import lightning.pytorch as L
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from tests.commands import REPOSITORY, Forked, in_process
 
@@ -56,6 +61,35 @@ def test_stopped_run_goes_on_with_the_same_bits(tmp_path, model, number, status)
     resumed, whole = (weights(run.with_name(f"version_{number}")) for number in (1, 2))
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_pass_that_is_stopped_has_no_result(tmp_path, linreg):
+    x = np.arange(60_000.0)
+    parquet.write_table(pa.table({"x": x, "y": 2 * x + 1}), tmp_path / "t.parquet", row_group_size=100)
+    exact = ("fit", "--model", "Exact", "--data", "Table", "--data.path", "t.parquet", "--data.target", "y")
+    stopping = ("--trainer.callbacks", "tests.cli.test_signals.StopInThirdStep")
+    stopped = Forked(tmp_path, *exact, *stopping, "--checkpoint.every_n_train_steps", 1).end()
+    assert (stopped.status, stopped.stderr) == (143, "")
+    said = stopped.stdout.splitlines()[-1]
+    assert re.search(r"after step \d+, within the pass, where nothing is known yet; the same command begins anew", said)
+    run = tmp_path / "runs/exact/version_0"
+    assert not (run / "report.json").exists()
+    checkpoint = run / "checkpoints/last.ckpt"
+    for command in (("predict", "--config", run / "config.yaml", "--ckpt_path", checkpoint), ("export", run)):
+        refused = linreg(*command)
+        assert refused.status == 1
+        assert "last.ckpt: holds no coefficients: the fit stopped within its pass; fit anew" in refused.stderr
+    assert linreg(*exact, "--resume").succeeded().stdout.startswith("going on with")
+    found = json.loads((run.with_name("version_1") / "report.json").read_text())["coefficients"]
+    assert [row["estimate"] for row in found] == pytest.approx([2, 1])
+
+
+class StopInThirdStep(L.Callback):
+    """Sends SIGTERM."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_second_interrupt_stops_at_once(tmp_path):

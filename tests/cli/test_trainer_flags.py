@@ -1,10 +1,12 @@
 """Trainer flags work for both models, or are refused with a sentence that names the flag and the alternative."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from torch import nn
 
 from linreg_pl.data.sampling import permutation
@@ -166,6 +168,31 @@ def test_precision(linreg, request, config, precision, tolerance):
     residual = X @ list(outcome.coefficients.values())[:2] + outcome.coefficients["bias"] - y[:, 0]
     if wide:
         assert outcome.report["train"]["mse"] == pytest.approx((residual**2).mean(), rel=1e-6)
+
+
+def test_predictions_are_never_rounded_to_the_precision_of_the_steps(linreg, tmp_path):
+    year = 2000 + np.arange(30.0)
+    rows = "".join(f"{x},{3 * x + 1}\n" for x in year)
+    (tmp_path / "t.csv").write_text(f"year,y\n{rows}")
+    data = ("--data", "Table", "--data.path", "t.csv", "--data.target", "y")
+    run = linreg("fit", "--model", "Concise", *data, "--trainer.precision", "bf16-true").run
+    files = ("--config", run / "config.yaml", "--ckpt_path", run / "checkpoints/last.ckpt")
+    assert linreg("predict", *files).status == 0
+    coefficients = {
+        row["name"]: row["estimate"] for row in json.loads((run / "report.json").read_text())["coefficients"]
+    }
+    found = parquet.read_table(run / "predictions.parquet")["prediction"]
+    np.testing.assert_allclose(found, coefficients["year"] * year + coefficients["bias"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "status"), [("SingleDeviceStrategy", 0), ("FSDPStrategy", 1)])
+def test_strategy_may_be_a_class(linreg, tmp_path, name, status):
+    strategy = {"class_path": f"lightning.pytorch.strategies.{name}"}
+    strategy |= {"init_args": {"device": "cpu"}} if status == 0 else {}
+    (tmp_path / "x.yaml").write_text(json.dumps({"trainer": {"strategy": strategy, "max_epochs": 1}}))
+    outcome = linreg("fit", "--config", SCRATCH, "--config", "x.yaml")
+    assert outcome.status == status
+    assert ("too small to be split over devices" in outcome.stderr) == bool(status)
 
 
 @BOTH

@@ -184,6 +184,10 @@ BAD_CSV = {
         "x,z,y\n1,2,3\n1,3,4\n1,4,4\n",
         "column 'x' has one value only, so it cannot be standardised: leave it out of --data.features",
     ),
+    "constant column that float64 rounds": (
+        "x,z,y\n" + "".join(f"0.1,{i},{i * i}\n" for i in range(30)),
+        "column 'x' has one value only, so it cannot be standardised: leave it out of --data.features",
+    ),
     "target alone": (
         "y\n1\n2\n",
         f"{{path}}: has no numeric column {BESIDES}",
