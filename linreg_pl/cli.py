@@ -3,7 +3,6 @@
 Data, models and callbacks meet only here.
 """
 
-import importlib
 import inspect
 import os
 import sys
@@ -11,6 +10,7 @@ import threading
 import traceback
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -47,7 +47,7 @@ from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.logger import run_loggers
 from linreg_pl.models import LinearModel
-from linreg_pl.parser import Parser, check_configs
+from linreg_pl.parser import Parser, config_paths, read_config
 from linreg_pl.profiler import NoProfiler
 from linreg_pl.quiet import pass_over_full_disks, quieten
 
@@ -67,11 +67,6 @@ REFUSED_FLAGS = {
     "barebones": "would leave no report; use --trainer.logger false, which writes no files",
     "strategy": "a linear model is too small to be split over devices; use ddp, which splits the rows",
 }
-
-
-def _class(chosen: Namespace) -> Any:
-    module, name = chosen.class_path.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
 
 
 def _warn(message: str) -> None:
@@ -204,7 +199,7 @@ class CLI(LightningCLI):
     def _refuse_null(self, group: str) -> None:
         """Refuse null for an argument that has no such value, which the parser lets through."""
         for name, value in vars(self.settings[group].init_args).items():
-            annotation = inspect.signature(_class(self.settings[group])).parameters[name].annotation
+            annotation = inspect.signature(resolve_name(self.settings[group].class_path)).parameters[name].annotation
             if name == "num_features":
                 if value is not None:
                     raise InputError(f"--model.num_features {value}: is taken from the data; leave it out")
@@ -225,7 +220,7 @@ class CLI(LightningCLI):
     def _check_flags(self) -> None:
         """Refuse Trainer flags that cannot work, here or with the chosen model."""
         trainer, model = self.settings.trainer, self.settings.model
-        kind: type[LinearModel] = _class(model)
+        kind: type[LinearModel] = resolve_name(model.class_path)
         strategy = trainer.strategy
         refused = {**kind.refused_flags, **REFUSED_FLAGS}
         name = strategy if isinstance(strategy, str) else strategy.class_path.rsplit(".", 1)[-1].lower()
@@ -376,7 +371,8 @@ def run(kind: type[CLI] = CLI) -> CLI:
 
 
 def _run(kind: type[CLI]) -> CLI:
-    check_configs()
+    for path in config_paths():
+        read_config(path)  # says what is wrong before the parser does
     try:
         return kind(
             LinearModel,

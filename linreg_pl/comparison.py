@@ -29,7 +29,7 @@ class Comparison:
     def __init__(self, rows: Sequence[Row], swept: Sequence[str], x: str | None, y: Sequence[str]) -> None:
         self.rows = rows
         self.flags = [flag for flag in swept if flag not in SEEDS] or list(swept)
-        numeric = [flag for flag in self.flags if _numbers(rows, flag, all_of_them=True)]
+        numeric = [flag for flag in self.flags if all(_is_number(row.get(flag)) for row in rows)]
         self.x = x or (numeric or self.flags)[0]
         self.y = y or [key for key in ("train/mse", "val/mse") if _numbers(rows, key)]
         known = {key for row in rows for key in row}
@@ -113,10 +113,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _numbers(rows: Iterable[Row], key: str, all_of_them: bool = False) -> list[float]:
-    values = [row.get(key) for row in rows]
-    numbers = [value for value in values if _is_number(value)]
-    return [] if all_of_them and len(numbers) < len(values) else numbers  # type: ignore[return-value]
+def _numbers(rows: Iterable[Row], key: str) -> list[float]:
+    return [row[key] for row in rows if _is_number(row.get(key))]
 
 
 def _grouped(rows: Iterable[Row], flags: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:

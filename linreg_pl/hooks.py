@@ -4,9 +4,6 @@ In each step the Trainer calls some twenty hooks, at about a microsecond each; a
 a mini-batch that is a fifth of the step. A hook that is None it passes by.
 """
 
-import inspect
-from typing import Any
-
 STEP_HOOKS = (
     "on_train_batch_start",
     "on_before_backward",
@@ -22,8 +19,3 @@ def drop_unused(owner: object, base: type) -> None:
     for hook in STEP_HOOKS:
         if getattr(type(owner), hook) is getattr(base, hook):
             object.__setattr__(owner, hook, None)
-
-
-def keep_signature(method: Any) -> None:
-    """Save the Trainer from analysing a method's arguments anew in each step."""
-    method.__signature__ = inspect.signature(method)

@@ -69,16 +69,6 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def check_configs() -> None:
-    """Refuse configs that are not a mapping of YAML.
-
-    Raises:
-        InputError: names the file and the line.
-    """
-    for path in config_paths():
-        read_config(path)
-
-
 def config_paths() -> list[str]:
     """Files given by ``--config``."""
     words = sys.argv[1:]
@@ -87,7 +77,11 @@ def config_paths() -> list[str]:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read a config as plain values; a YAML tag that would build anything else is refused."""
+    """Read a config as plain values; a YAML tag that would build anything else is refused.
+
+    Raises:
+        InputError: names the file and the line.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path or repr('')}: {'is a folder' if Path(path).is_dir() else 'no such file'} (--config)")
     try:

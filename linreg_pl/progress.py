@@ -2,22 +2,9 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 DELAY = 3.0  # seconds before a bar appears
-
-
-class _Sized(Protocol):
-    @property
-    def num_rows(self) -> int: ...
-
-
-class _Piece(Protocol):
-    @property
-    def batch(self) -> _Sized: ...
-
-
-P = TypeVar("P", bound=_Piece)
 
 
 def bar(total: int | None, what: str) -> Any:
@@ -33,8 +20,8 @@ def bar(total: int | None, what: str) -> Any:
     return tqdm(total=total, desc=what, unit=" rows", unit_scale=True, delay=DELAY, leave=False, disable=hidden)
 
 
-def watched(pieces: Iterable[P], total: int, what: str) -> Iterator[P]:
-    """Yield the pieces and show how far they have come."""
+def watched(pieces: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+    """Yield the pieces of a table and show how far they have come."""
     with bar(total, what) as shown:
         for piece in pieces:
             yield piece

@@ -73,13 +73,10 @@ def format_report(report: Report, folder: Path | None) -> str:
         format_scores(report),
         _optimum(report),
         report.get("note", ""),
+        report.get("net", ""),
+        "\n".join(f"gradient of {name}: {_numbers(value)}" for name, value in report.get("gradients", {}).items()),
+        "" if folder is None else _next_steps(report, folder),
     ]
-    if "net" in report:
-        parts.append(report["net"])
-    if "gradients" in report:
-        parts.append("\n".join(f"gradient of {name}: {_numbers(value)}" for name, value in report["gradients"].items()))
-    if folder is not None:
-        parts.append(_next_steps(report, folder))
     return "\n\n".join(filter(None, parts))
 
 
@@ -191,9 +188,7 @@ def _scores(report: Report) -> list[list[str]]:
     return rows
 
 
-def _numbers(values: list[float] | float) -> str:
-    if isinstance(values, float):
-        return f"{values:.4g}"
+def _numbers(values: list[float]) -> str:
     shown = ", ".join("nan" if value is None else f"{value:.4g}" for value in values[:8])
     return f"[{shown}{', …' if len(values) > 8 else ''}]"
 

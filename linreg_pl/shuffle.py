@@ -60,6 +60,7 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
     """
     import numpy as np
     import pyarrow as pa
+    from pyarrow import parquet
 
     require_not_negative("--seed", seed)
     require_positive("--memory", memory)
@@ -71,7 +72,9 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
             # A quarter each: two chunks and a row group are in memory at once; offsets of strings end at 2 GiB.
             job = _Job(_schema(source), Path(name), min(memory * 2**18, 2**30), generator)
             finished = job.folder / "finished"
-            _write(job.shuffled(job.read(source), source.num_rows), job.schema, finished)
+            with parquet.ParquetWriter(finished, job.schema) as writer:
+                for table in job.shuffled(job.read(source), source.num_rows):
+                    writer.write_table(table)  # as a row group
             finish(finished, out)
     except pa.ArrowException as error:
         raise InputError(f"{path}: cannot be shuffled: {str(error).splitlines()[0]}") from error
@@ -103,15 +106,6 @@ def _schema(source: Source) -> "pa.Schema":
         for extra in set(part.schema.names) - set(source.schema.names):
             raise InputError(f"{part.name}: has a column {extra!r}, which {source.sources[0].name} has not")
     return pa.unify_schemas([part.schema for part in source.sources], promote_options="permissive")
-
-
-def _write(tables: Iterator["pa.Table"], schema: "pa.Schema", path: Path) -> None:
-    """Write each table as a row group."""
-    from pyarrow import parquet
-
-    with parquet.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
 
 
 class _Job(NamedTuple):

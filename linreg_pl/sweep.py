@@ -288,7 +288,8 @@ def _conclude(record: Record, plan: dict[str, Any], folder: Path) -> None:
     reasons = [f"refused  {'; '.join(those)}: {why}" for why, those in refused.items() if why]
     text = "\n\n".join(filter(None, [plan.get("question"), comparison.table(), "\n".join(reasons), answer.strip()]))
     write_whole(folder / "sweep.png", comparison.picture(plan.get("question", ""), answer))
-    write_whole(folder / "sweep.csv", _csv(record["runs"]))
+    lines = [run["flags"] | {"run": run["folder"], "refused": run["refused"]} | run["result"] for run in record["runs"]]
+    write_whole(folder / "sweep.csv", csv_bytes(lines))
     write_whole(folder / "answer.txt", f"{text}\n".encode())
     _write(record | {"finished": True}, folder)
     print(f"\n{text}\n\nthis sweep  {folder}\nlook        tensorboard --logdir {folder}", flush=True)
@@ -327,9 +328,3 @@ def _value(text: str) -> int | float | str:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
-
-
-def _csv(runs: list[dict[str, Any]]) -> bytes:
-    """One line for each run: its flags, its folder, its results."""
-    lines = [run["flags"] | {"run": run["folder"], "refused": run["refused"]} | run["result"] for run in runs]
-    return csv_bytes(lines)

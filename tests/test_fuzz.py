@@ -94,7 +94,7 @@ def use(path):
         data = Table(str(path), target="y", val_fraction=0.2, **flags)
         data.setup("fit")
         for part in ("train", "val", "predict"):
-            for batch in data.pieces(part):
+            for batch in (make() for make in data.promises(part)):
                 assert batch.X.isfinite().all() or part == "predict"
         for text in data.state_dict()["columns"]["levels"].values():
             assert all(isinstance(level, str) for level in text)

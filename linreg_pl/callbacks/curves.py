@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import lightning.pytorch as L
-from torch import Tensor
 
 from linreg_pl.callbacks.epochs import training_scores
 from linreg_pl.data.base import DataModule, data_of
@@ -59,14 +58,7 @@ def _write_losses_within(outputs: Any, step: int, interval: int, model: LinearMo
 def current(data: DataModule, model: LinearModel) -> dict[str, float]:
     """Coefficients in the columns' own units, their distances to the optimum, and the error over the training rows."""
     weight, bias = data.to_own_units(*model.coefficients())
-    values = _coefficients(model, data.feature_names, weight, bias)
-    if mse := training_scores(model, weight, bias).get("mse"):
-        values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
-    return values
-
-
-def _coefficients(model: LinearModel, names: list[str], weight: Tensor, bias: Tensor) -> dict[str, float]:
-    names = names[:MAX_COEFFICIENTS]
+    names = data.feature_names[:MAX_COEFFICIENTS]
     values = {f"weight/{name}": value for name, value in zip(names, weight.tolist(), strict=False)}
     if model.has_bias:
         values["bias"] = bias.item()
@@ -75,4 +67,6 @@ def _coefficients(model: LinearModel, names: list[str], weight: Tensor, bias: Te
         values |= {f"distance/{name}": value for name, value in zip(names, away, strict=False)}
         if model.has_bias:
             values["distance/bias"] = (bias - model.optimum.bias).item()
+    if mse := training_scores(model, weight, bias).get("mse"):
+        values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
     return values

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
-from linreg_pl.functional.scores import from_sums
+from linreg_pl.functional.scores import scores
 from linreg_pl.models.base import LinearModel
 
 
@@ -36,7 +36,8 @@ def training_scores(model: LinearModel, weight: Tensor, bias: Tensor) -> dict[st
     if R is None or loss_per_squared_error is None:
         return {}
     squares = residual_sum_of_squares(R, weight, bias)
-    return from_sums(num_rows(R), loss_per_squared_error * squares, squares, total_sum_of_squares(R))
+    sums = [num_rows(R), loss_per_squared_error * squares, squares, 0.0, total_sum_of_squares(R)]
+    return scores(torch.tensor(sums, dtype=torch.float64))
 
 
 def _pass(data: DataModule, model: LinearModel) -> dict[str, float]:

@@ -140,10 +140,20 @@ def output_folder(trainer: L.Trainer) -> Path | None:
 def coefficient_rows(data: DataModule, model: LinearModel, inference: Inference | None) -> list[dict[str, Any]]:
     """Every coefficient with all that is known of it, the bias last, in the columns' own units."""
     rows = _estimates(data, model)
-    _add_truth(rows, data)
-    _add_optimum(rows, model)
-    if inference is not None and not model.penalised:
-        _add_inference(rows, inference, model)
+    if data.truth is not None:
+        weight, bias = data.truth
+        for row, true in zip(rows, [*weight, bias], strict=False):
+            row |= {"true": true, "error": row["estimate"] - true}
+    if model.optimum is not None:
+        for row, value in zip(rows, _bias_last(model.optimum.theta, model), strict=True):
+            row |= {"optimum": value, "distance": row["estimate"] - value}
+    if inference is not None and not model.penalised:  # of the optimum, for which alone they hold
+        low, high = inference.confidence_intervals
+        vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
+        vectors |= {"t": inference.t, "p": inference.p}
+        for name, vector in vectors.items():
+            for row, value in zip(rows, _bias_last(vector, model), strict=True):
+                row[name] = value
     return rows
 
 
@@ -154,29 +164,6 @@ def _estimates(data: DataModule, model: LinearModel) -> list[dict[str, Any]]:
     if model.has_bias:
         names, estimates = [*names, "bias"], [*estimates, bias.item()]
     return [{"name": name, "estimate": value} for name, value in zip(names, estimates, strict=True)]
-
-
-def _add_truth(rows: list[dict[str, Any]], data: DataModule) -> None:
-    if data.truth is not None:
-        weight, bias = data.truth
-        for row, true in zip(rows, [*weight, bias], strict=False):
-            row |= {"true": true, "error": row["estimate"] - true}
-
-
-def _add_optimum(rows: list[dict[str, Any]], model: LinearModel) -> None:
-    if model.optimum is not None:
-        for row, value in zip(rows, _bias_last(model.optimum.theta, model), strict=True):
-            row |= {"optimum": value, "distance": row["estimate"] - value}
-
-
-def _add_inference(rows: list[dict[str, Any]], inference: Inference, model: LinearModel) -> None:
-    """Add standard error, interval, t and p. They are those of the optimum, for which alone they hold."""
-    low, high = inference.confidence_intervals
-    vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
-    vectors |= {"t": inference.t, "p": inference.p}
-    for name, vector in vectors.items():
-        for row, value in zip(rows, _bias_last(vector, model), strict=True):
-            row[name] = value
 
 
 def _bias_last(vector: Tensor, model: LinearModel) -> list[float]:

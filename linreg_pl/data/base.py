@@ -63,10 +63,6 @@ def require_squarable(name: str, size: float) -> None:
         raise InputError(f"column {name!r}: its values are too {what} to be squared in float64; rescale the column")
 
 
-def _kept(make: Callable[[], Batch]) -> Batch:
-    return make()
-
-
 def _factor(make: Callable[[], Batch]) -> Tensor:
     batch = make()
     return triangular_factor(batch.X, batch.y, batch.weight)
@@ -116,15 +112,11 @@ class DataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
-        """Yield what makes the blocks of `pieces`, so that any thread can make them."""
-
-    def pieces(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Yield a part in order, in the columns' own units, or one process's share of it."""
-        return (make() for make in self.promises(part, rank, world_size))
+        """Yield what makes the blocks of a part, on any thread: in order, in own units; or one process's share."""
 
     def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
         """All features ``(n, P)`` and targets ``(n, 1)`` of a part, in their own units."""
-        X, y = zip(*((batch.X, batch.y) for batch in self.pieces(part)), strict=True)
+        X, y = zip(*((batch.X, batch.y) for batch in (make() for make in self.promises(part))), strict=True)
         return torch.cat(X), torch.cat(y)
 
     @abstractmethod
@@ -320,7 +312,7 @@ class DataModule(L.LightningDataModule, ABC):
         own_units = self.model_wants_own_units if own_units is None else own_units
         if not own_units and not self.streamed(part):
             return self._loader(self.rows(part), rows_at_once(self.num_features + 1))
-        work = _kept if own_units else self._seen
+        work: Callable[[Callable[[], Batch]], Batch] = (lambda make: make()) if own_units else self._seen
         return plain_loader(Blocks(lambda: worked_on(self._some(part), work)))
 
     def factors(self, part: Part) -> DataLoader[Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +49,6 @@ class Columns:
             for name in self.features
         ]
         return [name for group in groups for name in group]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return {
-            "features": list(self.features),
-            "levels": {name: list(levels) for name, levels in self.levels.items()},
-            "means": dict(self.means),
-            "missing": self.missing,
-            "unknown": self.unknown,
-            "time_unit": self.time_unit,
-        }
 
     def design(self, source: Source, piece: Piece, others: Sequence[str] = ()) -> NDArray[np.floating]:
         """Columns of X, then the other columns, of a piece: shape ``(k, n)``.

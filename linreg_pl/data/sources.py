@@ -230,23 +230,19 @@ def open_table(path: str | Path, flag: str = "--data.path") -> Source:
         raise InputError(f"{flag}: is empty; name a file, a folder or a pattern")
     if Path(path).is_dir():
         paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-        if not paths:
-            raise InputError(f"{text}: is a folder without CSV, Parquet or Feather files ({flag})")
-        source = _one_of(text, [_open(file, flag) for file in paths])
+        nothing = "is a folder without CSV, Parquet or Feather files"
     elif glob.has_magic(text) and not Path(path).exists():
         paths = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207
-        if not paths:
-            raise InputError(f"{text}: no file fits this pattern ({flag})")
-        source = _one_of(text, [_open(file, flag) for file in paths])
+        nothing = "no file fits this pattern"
     else:
-        source = _open(Path(path), flag)
+        paths, nothing = [Path(path)], ""
+    if not paths:
+        raise InputError(f"{text}: {nothing} ({flag})")
+    sources = [_open(file, flag) for file in paths]
+    source = sources[0] if len(sources) == 1 else Files(text, sources)
     if source.num_rows == 0:
         raise InputError(f"{text}: has no rows")
     return source
-
-
-def _one_of(name: str, sources: list[Source]) -> Source:
-    return sources[0] if len(sources) == 1 else Files(name, sources)
 
 
 def _open(path: Path, flag: str) -> Source:

@@ -18,7 +18,6 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from linreg_pl.data.rows import Batch, Rows
 from linreg_pl.data.sampling import Window, permutation, seeded_generator
@@ -64,16 +63,6 @@ class Spill:
         self.folder = path.parent
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
-
-    def _offset(self, row: int, column: int, block_rows: int) -> int:
-        """Where a row's values of one kind begin: a block holds its features, then its targets, then its weights."""
-        start = row - row % self.block
-        return start * self.row_bytes + 4 * (
-            sum(self.widths[:column]) * block_rows + (row - start) * self.widths[column]
-        )
-
-    def _block_rows(self, row: int) -> int:
-        return min(self.block, self.num_rows - (row - row % self.block))
 
     @property
     def worst_spread(self) -> float:
@@ -133,23 +122,12 @@ class Spill:
             yield Window(Rows(*arrays), order, low // self.batch_size)
 
     def _read(self, row: int, targets: list[NDArray[np.float32]]) -> None:
-        rows = self._block_rows(row)
+        """Read rows of one block, which holds its features, then its targets, then its weights."""
+        first = row - row % self.block
+        rows, place = min(self.block, self.num_rows - first), first * self.row_bytes
         if len(targets[0]) == rows:
-            os.preadv(self.file, [target.data.cast("B") for target in targets], row * self.row_bytes)
-        else:
-            for column, target in enumerate(targets):
-                os.preadv(self.file, [target.data.cast("B")], self._offset(row, column, rows))
-
-
-def spread(order: Tensor, values: Tensor, batch_size: int) -> float:
-    """Spread of mini-batch means, in units of what an independent shuffle gives: 1 is as good.
-
-    Args:
-        order: rows in the order of an epoch, shape ``(n,)``.
-        values: one number per row, shape ``(n,)``, in the order of the table.
-        batch_size: rows in one mini-batch.
-    """
-    whole = len(order) // batch_size * batch_size
-    means = values.double()[order[:whole]].reshape(-1, batch_size).mean(dim=1)
-    expected = values.double().var() * (1 / batch_size - 1 / len(values))
-    return float(means.std() / sqrt(expected))
+            os.preadv(self.file, [target.data.cast("B") for target in targets], place)
+            return
+        for width, target in zip(self.widths, targets, strict=True):
+            os.preadv(self.file, [target.data.cast("B")], place + 4 * (row - first) * width)
+            place += 4 * rows * width

@@ -1,7 +1,7 @@
 """A table of one's own: CSV, Parquet or Feather."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -299,7 +299,7 @@ class Table(DataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must carry to be used on other tables; plain values only."""
         return super().state_dict() | {
-            "columns": self.columns.state_dict(),
+            "columns": asdict(self.columns),
             "kinds": self._kinds(),
             "mean_weight": self.mean_weight,
         }

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank
+from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank, total_sum_of_squares
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Inference:
     @property
     def total_sum_of_squares(self) -> float:
         """``|y - ȳ|²``, or ``|y|²`` without bias."""
-        return float(self.solution.factor[int(self.solution.has_bias) :, -1].square().sum())
+        return total_sum_of_squares(self.solution.factor, self.solution.has_bias)
 
     @property
     def explained_sum_of_squares(self) -> float:

@@ -63,18 +63,6 @@ def scores(summary: Tensor) -> dict[str, float]:
         {'loss': 0.25, 'mse': 0.5, 'rmse': 0.7071067811865476, 'r2': 0.5}
     """
     count, loss_sum, squares, _, deviation = summary.tolist()
-    return from_sums(count, loss_sum, squares, deviation)
-
-
-def from_sums(count: float, loss_sum: float, squares: float, deviation: float) -> dict[str, float]:
-    """See `scores`.
-
-    Args:
-        count: number of rows.
-        loss_sum: sum of the model's losses.
-        squares: sum of the squared errors.
-        deviation: sum of the squared deviations of the target from its mean.
-    """
     if count == 0:
         return {}
     mse = squares / count

@@ -128,22 +128,7 @@ def run(
     has_bias: bool,
     weight: Floats | None = None,
 ) -> Floats:
-    """Take one step per ``batch_size`` rows of ``order``.
-
-    Args:
-        theta: weights, then bias, shape ``(P + 1,)``; updated in place.
-        X: all rows, shape ``(N, P)``.
-        y: targets, shape ``(N, 1)``.
-        order: which rows, in which order, shape ``(n,)``.
-        batch_size: rows in a mini-batch; the last may have fewer.
-        lr: step size.
-        weight_decay: strength of the L2 penalty on the weights.
-        has_bias: whether the bias is learned.
-        weight: what the loss of each row counts, shape ``(N, 1)``; ones by default.
-
-    Returns:
-        Loss of each mini-batch before its step, shape ``(ceil(n / batch_size),)``.
-    """
+    """Take one step per ``batch_size`` rows of ``order``; arguments and result are those of `sgd_steps`."""
     losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
     weight = y[:0] if weight is None else weight
     steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered

@@ -66,23 +66,7 @@ def run(
     all_reduce: AllReduce | None = None,
     row_weight: Tensor | None = None,
 ) -> Tensor:
-    """Take K steps.
-
-    Args:
-        theta: weights, then bias, shape ``(P + 1,)``; updated in place.
-        X: this process's rows of the chunk, shape ``(n, P)``.
-        y: their targets, shape ``(n, 1)``.
-        batch_size: how many of the rows are in a mini-batch; 0 if this process has none.
-        lr: step size.
-        weight_decay: strength of the L2 penalty on the weights.
-        has_bias: whether the bias is learned.
-        counts: rows of each mini-batch over all processes, shape ``(K,)``.
-        all_reduce: sums a tensor over the processes, in place; called once.
-        row_weight: what the loss of each row counts, shape ``(n, 1)``; ones by default.
-
-    Returns:
-        Loss of each mini-batch before its step, shape ``(K,)``.
-    """
+    """Take K steps; as `sgd_steps`, but X, y and row_weight are this process's rows of the chunk, in order."""
     num_rows, num_features = X.shape
     batch_size = min(batch_size, num_rows)
     free = num_features + has_bias  # coefficients that move

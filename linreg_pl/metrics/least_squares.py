@@ -1,7 +1,5 @@
 """The triangular factor of a table, over any number of batches and processes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,6 @@ class TriangularFactor(MergedMetric):
 
     Args:
         num_features: columns of X.
-        kwargs: passed on to `torchmetrics.Metric`.
 
     Example:
         >>> metric = TriangularFactor(num_features=1)
@@ -24,13 +21,8 @@ class TriangularFactor(MergedMetric):
         (2.0, 1.0)
     """
 
-    def __init__(self, num_features: int, **kwargs: Any) -> None:
-        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), **kwargs)
-
-    @staticmethod
-    def merge(summaries: Tensor) -> Tensor:
-        """See `linreg_pl.functional.least_squares.merge`."""
-        return least_squares.merge(summaries)
+    def __init__(self, num_features: int) -> None:
+        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), least_squares.merge)
 
     def update(self, X: Tensor, y: Tensor | None = None) -> None:
         """Add features ``(n, P)`` and targets ``(n, 1)``, or alone the factor that was made of them elsewhere."""

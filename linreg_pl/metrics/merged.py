@@ -1,6 +1,5 @@
 """A metric whose whole state is one float64 tensor that merges."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class MergedMetric(Metric, ABC):
+class MergedMetric(Metric):
     """Base of metrics that keep one summary and merge it over batches and processes.
 
     The state stays float64 whatever ``precision`` or ``.to(dtype)`` is asked for:
@@ -17,20 +16,16 @@ class MergedMetric(Metric, ABC):
 
     Args:
         empty: summary of no rows.
-        kwargs: passed on to `torchmetrics.Metric`.
+        merge: merges ``(k, …)`` stacked summaries into one; a function of a module, so that it can be pickled.
     """
 
     full_state_update = False
     summary: Tensor
 
-    def __init__(self, empty: Tensor, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("summary", default=empty, dist_reduce_fx=self.merge)
-
-    @staticmethod
-    @abstractmethod
-    def merge(summaries: Tensor) -> Tensor:
-        """Merge ``(k, …)`` stacked summaries into one."""
+    def __init__(self, empty: Tensor, merge: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.merge = merge
+        self.add_state("summary", default=empty, dist_reduce_fx=merge)
 
     def absorb(self, summary: Tensor) -> None:
         """Merge one more summary into the state."""

@@ -1,7 +1,5 @@
 """Loss, MSE, RMSE and R² over any number of batches and processes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,13 +18,8 @@ class Scores(MergedMetric):
         0.5
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(torch.zeros(5, dtype=torch.float64), **kwargs)
-
-    @staticmethod
-    def merge(summaries: Tensor) -> Tensor:
-        """See `linreg_pl.functional.scores.merge`."""
-        return scores.merge(summaries)
+    def __init__(self) -> None:
+        super().__init__(torch.zeros(5, dtype=torch.float64), scores.merge)
 
     def update(self, y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> None:
         """Add predictions ``(n, 1)``, targets ``(n, 1)``, the model's loss summed over them, and their weights."""

@@ -17,7 +17,7 @@ from linreg_pl.functional.inference import noise_floor
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.history import History
-from linreg_pl.hooks import drop_unused, keep_signature
+from linreg_pl.hooks import drop_unused
 from linreg_pl.metrics.scores import Scores
 
 BY_HAND = {
@@ -38,6 +38,7 @@ class LinearModel(L.LightningModule, ABC):
         own_units: whether the model sees the columns in their own units, in blocks of
             rows in order and as precise as they are, instead of in mini-batches.
         in_chunks: whether the model takes many mini-batches at once.
+        loss_per_squared_error: what the squared error is multiplied with to give the loss; None for another loss.
         chunk_divisor: a chunk ends wherever the step count is a multiple of this, if not 0.
         factor: triangular factor of the training rows, in their own units, if known.
         optimum: the least-squares solution that follows from it, if there is a unique one.
@@ -49,6 +50,7 @@ class LinearModel(L.LightningModule, ABC):
     own_units = False
     in_chunks = False
     chunk_divisor = 0
+    loss_per_squared_error: float | None
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -63,9 +65,9 @@ class LinearModel(L.LightningModule, ABC):
         self.history = History(coefficients=num_features <= 2)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Prepare ``training_step`` for being called often."""
+        """Save the Trainer from analysing the arguments of ``training_step`` anew in each step."""
         super().__init_subclass__(**kwargs)
-        keep_signature(cls.training_step)
+        cls.training_step.__signature__ = inspect.signature(cls.training_step)  # type: ignore[attr-defined]
 
     @property
     def hparams_initial(self) -> AttributeDict:
@@ -145,11 +147,6 @@ class LinearModel(L.LightningModule, ABC):
     @abstractmethod
     def penalised(self) -> bool:
         """Whether the model means to end elsewhere than at the optimum."""
-
-    @property
-    @abstractmethod
-    def loss_per_squared_error(self) -> float | None:
-        """What the squared error is multiplied with to give the loss; None for another loss."""
 
     def score(self, part: str, batch: Batch) -> None:
         """Add a batch to the scores of a part."""
@@ -231,9 +228,11 @@ class SGDModel(LinearModel):
 
     Attributes:
         reduction: whether a step follows the mean of the mini-batch's losses or their sum.
+        takes_plain_steps: whether a step is ``-lr`` times the gradient, always.
     """
 
     reduction = "mean"
+    takes_plain_steps = True
 
     def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
         super().__init__(num_features)
@@ -260,11 +259,6 @@ class SGDModel(LinearModel):
     def penalised(self) -> bool:
         """Whether weight decay or another loss pulls the weights from the optimum."""
         return self.weight_decay > 0 or self.loss_per_squared_error is None
-
-    @property
-    @abstractmethod
-    def takes_plain_steps(self) -> bool:
-        """Whether a step is ``-lr`` times the gradient, always."""
 
     def gradients(self) -> dict[str, list[float]]:
         """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
@@ -303,24 +297,12 @@ class HandWrittenSGD(SGDModel):
     """SGD on half the squared error, whose steps are taken by hand (d2l section 3.4)."""
 
     refused_flags = BY_HAND
-
-    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
-        super().__init__(num_features, lr, bias, init_std, weight_decay)
-        self.automatic_optimization = False
+    automatic_optimization = False
+    loss_per_squared_error = 0.5
 
     def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Half the squared error."""
         return squared_loss(y_hat, y)
-
-    @property
-    def loss_per_squared_error(self) -> float:
-        """A half."""
-        return 0.5
-
-    @property
-    def takes_plain_steps(self) -> bool:
-        """Always."""
-        return True
 
 
 def _plain(parameter: Tensor) -> Tensor:

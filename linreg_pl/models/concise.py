@@ -53,6 +53,8 @@ class Concise(SGDModel):
         self.reduction = reduction
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self.loss_per_squared_error = 1.0 if loss == "squared" else None
+        self.takes_plain_steps = optimizer is None and lr_scheduler is None
         self._plateau_seen = -1  # in this epoch
 
     @property
@@ -98,16 +100,6 @@ class Concise(SGDModel):
             super().lr_scheduler_step(scheduler, metric)
         if metric is not None:
             self._plateau_seen = self.current_epoch
-
-    @property
-    def loss_per_squared_error(self) -> float | None:
-        """One for the squared error."""
-        return 1.0 if isinstance(self.loss, nn.MSELoss) else None
-
-    @property
-    def takes_plain_steps(self) -> bool:
-        """Unless an optimizer or a scheduler was chosen."""
-        return self.optimizer is None and self.lr_scheduler is None
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """The layer's weight of shape ``(1, P)`` and bias of shape ``(1,)``."""

@@ -31,13 +31,14 @@ class Exact(LinearModel):
         "limit_train_batches": "this model takes all rows; leave rows out of the table instead",
         "overfit_batches": "this model takes all rows; leave rows out of the table instead",
     }
+    automatic_optimization = False
+    loss_per_squared_error = 1.0
     own_units = True
     minimum_norm = False
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
         super().__init__(num_features)
         require_not_negative("--model.ridge", ridge)
-        self.automatic_optimization = False
         self.ridge = ridge
         self.triangular_factor = TriangularFactor(num_features)
         self.w = nn.Parameter(torch.zeros(num_features, 1, dtype=torch.float64))
@@ -108,11 +109,6 @@ class Exact(LinearModel):
     def penalised(self) -> bool:
         """Whether the ridge penalty pulls the weights from the optimum."""
         return self.ridge > 0
-
-    @property
-    def loss_per_squared_error(self) -> float:
-        """One."""
-        return 1.0
 
     def configure_optimizers(self) -> SGD:
         """Nothing to descend: the optimizer's only step, without gradients, counts the pass as one step."""

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+from math import sqrt
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from pyarrow import parquet
 
 from linreg_pl.data.rows import Batch
-from linreg_pl.data.spill import BLOCK_BYTES, Spill, spread
+from linreg_pl.data.spill import BLOCK_BYTES, Spill
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
 
@@ -31,6 +32,20 @@ SIZES = {
     "row wider than a block": (203, 3000, 10, 2**17),
 }
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+
+
+def spread(order, values, batch_size):
+    """Spread of mini-batch means, in units of what an independent shuffle gives: 1 is as good.
+
+    Args:
+        order: rows in the order of an epoch, shape ``(n,)``.
+        values: one number per row, shape ``(n,)``, in the order of the table.
+        batch_size: rows in one mini-batch.
+    """
+    whole = len(order) // batch_size * batch_size
+    means = values.double()[order[:whole]].reshape(-1, batch_size).mean(dim=1)
+    expected = values.double().var() * (1 / batch_size - 1 / len(values))
+    return float(means.std() / sqrt(expected))
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_state_holds_the_moments_as_plain_numbers(path):
     assert state == {
         "feature_names": ["size", "age"],
         "target_name": "price",
+        "num_train": 40,
         "columns": {
             "features": ["size", "age"],
             "levels": {},
