@@ -167,10 +167,8 @@ def _optimum(report: Report) -> str:
         f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
     ]
     if report["model"] == "exact" and "f" in best:
-        lines.append(
-            f"adjusted r2 {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g}),"
-            f" AIC {best['aic']:.6g}, BIC {best['bic']:.6g}"
-        )
+        criteria = f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
+        lines.append(f"adjusted r2 {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g}){criteria}")
     return "\n".join(lines)
 
 
