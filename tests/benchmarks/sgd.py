@@ -22,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def command_line(model: str, columns: int, rows: int, epochs: int, batch_size: i
 
 def in_process(columns: int, rows: int, batch_size: int, epochs: int, data: dict[tuple[int, int], Synthetic]) -> float:
     """Seconds of a fit by fused with all callbacks, in this process."""
-    module = data.setdefault((columns, rows), Synthetic(weights(columns), num_train=rows))
+    module = copy(data.setdefault((columns, rows), Synthetic(weights(columns), num_train=rows)))  # without its orders
     module.batch_size = batch_size
     trainer = L.Trainer(
         accelerator="cpu",
