@@ -102,6 +102,21 @@ def in_subprocess(cwd: Path, *arguments: Any, launcher: tuple[str, ...] = ()) ->
     return Outcome(done.returncode, done.stdout, done.stderr, cwd)
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return free.getsockname()[1]
+
+
+def meeting(processes: int) -> list[dict[str, str]]:
+    """Variables for the environment of each process, by which they find each other; none for one alone."""
+    if processes == 1:
+        return [{}]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    return [common | {"LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in range(processes)]
+
+
 class Forked:
     """A command on several processes, which find each other as those do that torchrun or a cluster starts.
 
@@ -113,17 +128,10 @@ class Forked:
 
     def __init__(self, cwd: Path, *arguments: Any, processes: int = 1) -> None:
         self.cwd = cwd
-        environment = dict(os.environ)
-        if processes > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
         words = list(map(str, arguments))
         self.processes = []
-        for rank in range(processes):
-            own = {"LOCAL_RANK": str(rank), "NODE_RANK": "0"} if processes > 1 else {}
-            process = FORKS.Process(target=_forked, args=(cwd, words, environment | own))
+        for own in meeting(processes):
+            process = FORKS.Process(target=_forked, args=(cwd, words, os.environ | own))
             process.start()
             self.processes.append(process)
 

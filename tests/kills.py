@@ -16,7 +16,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import linreg_pl.cli  # noqa: F401
 from linreg_pl.__main__ import main as train
 from linreg_pl.checkpoints import newest, newest_run
-from tests.commands import CONFIGS
+from tests.commands import DDP, meeting
 
 SMALL = "--data Synthetic --data.num_train 207 --data.num_val 30 --checkpoint.every_n_train_steps 5"
 TABLE = (
@@ -51,11 +50,8 @@ ROWS = 40_000
 
 def start(folder: Path, processes: int, arguments: list[str]) -> list[int]:
     """Fork a fit; return the ids of its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     children = []
-    for rank in range(processes):
+    for own in meeting(processes):
         child = os.fork()
         if child:
             children.append(child)
@@ -64,10 +60,9 @@ def start(folder: Path, processes: int, arguments: list[str]) -> list[int]:
         log = os.open("log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ |= own
         if processes > 1:
-            os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os.environ |= {"WORLD_SIZE": str(processes), "NODE_RANK": "0"}
-            arguments = [*arguments, "--config", str(CONFIGS / "trainer" / "ddp_cpu.yaml")]
+            arguments = [*arguments, "--config", str(DDP)]
         sys.argv = ["train.py", "fit", *arguments]
         status = 1
         try:

@@ -55,7 +55,7 @@ class Concise(SGDModel):
         self.lr_scheduler = lr_scheduler
         self.loss_per_squared_error = 1.0 if loss == "squared" else None
         self.takes_plain_steps = optimizer is None and lr_scheduler is None
-        self._plateau_seen = -1  # in this epoch
+        self._plateau_due = False
 
     @property
     def linear(self) -> nn.Linear:
@@ -92,14 +92,14 @@ class Concise(SGDModel):
     def on_train_epoch_end(self) -> None:
         """Let a scheduler that waits for a plateau see the epoch's score before the checkpoint is made, not after."""
         if isinstance(self.lr_schedulers(), ReduceLROnPlateau) and self.trainer.is_last_batch:
+            self._plateau_due = True
             self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+            self._plateau_due = False
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step, but not once more where `on_train_epoch_end` did."""
-        if metric is None or self._plateau_seen != self.current_epoch:
+        if metric is None or self._plateau_due:
             super().lr_scheduler_step(scheduler, metric)
-        if metric is not None:
-            self._plateau_seen = self.current_epoch
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """The layer's weight of shape ``(1, P)`` and bias of shape ``(1,)``."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import DDP, REPOSITORY, SCRATCH
+from tests.commands import DDP, REPOSITORY, SCRATCH, free_port
 
 SOON = 30  # seconds
 SHARED = Path("/dev/shm")
@@ -208,9 +208,7 @@ def hosts(tmp_path_factory):
                 os.kill(pid, signal.SIGSTOP)
 
     def start(folder, *arguments):
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         torchrun = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1")
         torchrun += (f"--master_addr={address}", f"--master_port={port}")
         (folder / "lost").write_text(str(port))
