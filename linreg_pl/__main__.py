@@ -1,4 +1,4 @@
-"""The command line's entry: what needs no torch is answered before torch is imported."""
+"""Entry point of the command line; commands that need no torch run without importing it."""
 
 import gc
 import io
@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from linreg_pl import report
-from linreg_pl.console import RED, printable, styled
-from linreg_pl.errors import InputError, nearest, sentence
+from linreg_pl.errors import RED, InputError, describe_error, nearest, printable, styled
+from linreg_pl.runs import report
 
 COMMANDS = ("fit", "validate", "test", "predict", "sweep", "report", "export", "shuffle", "completion")
+MODULES = {"sweep": "linreg_pl.cli.sweep", "export": "linreg_pl.cli.export", "shuffle": "linreg_pl.cli.shuffle"}
 SHELLS = ("bash", "zsh", "tcsh")
 HELP = """\
 Linear regression as a PyTorch Lightning project.
@@ -24,23 +24,23 @@ Linear regression as a PyTorch Lightning project.
             configs: scratch, concise (SGD), exact (the optimum in one pass), table (your own data)
             python train.py fit --config configs/table.yaml --data.path houses.csv --data.target price
   validate  python train.py validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
-  test      as validate, on the test rows
-  predict   as validate, writes RUN/predictions.parquet
+  test      like validate, on the test rows
+  predict   like validate, writes RUN/predictions.parquet
   sweep     python train.py sweep --config configs/scratch.yaml --model.lr 0.001,0.01,0.1 --seed 0..4
             python train.py sweep --config configs/exercises/lr.yaml   (the exercises of the book)
   report    python train.py report RUN
   export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
   shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
   completion   linreg completion bash > ~/.local/share/bash-completion/completions/linreg
-            lets the shell complete commands and flags of linreg, which is train.py under a shorter name
+            tab completion of commands and flags of linreg, the short name of train.py
 
 RUN is the folder that fit names at its end, runs/NAME/version_N. All flags: python train.py fit --help
---quiet after any command prints errors alone.
+With --quiet, any command prints errors only.
 """
 
 
 def main() -> None:
-    """Run the command in ``sys.argv``; Ctrl-C and SIGTERM end it with 130 and 143, its temporary files removed."""
+    """Run the command in ``sys.argv``; on Ctrl-C and SIGTERM, remove temporary files and exit with 130 and 143."""
     stops = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
     try:
@@ -61,58 +61,58 @@ def _run(arguments: list[str]) -> None:
             print(HELP, end="")
         elif arguments[0] == "report":
             show_report(arguments[1:])
-        elif arguments[0] in ("sweep", "export", "shuffle"):
-            _imported(f"linreg_pl.{arguments[0]}").command(arguments[1:])
+        elif arguments[0] in MODULES:
+            _import_without_gc(MODULES[arguments[0]]).command(arguments[1:])
         elif arguments[0] == "completion":
             show_completion(arguments[1:])
         elif arguments[0] in COMMANDS or arguments[0].startswith("-"):
             if os.environ.get("LINREG_DEBUG") != "1":
-                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # lost connections come with pages of C++ frames
-            _imported("linreg_pl.cli").run()
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else a lost connection prints C++ stack traces
+            _import_without_gc("linreg_pl.cli.app").run()
         else:
             near = nearest(arguments[0], COMMANDS)
             hint = f"did you mean {near}?" if near else f"choose one of {', '.join(COMMANDS)}"
             raise InputError(f"{arguments[0]}: there is no such command; {hint}")
-    except BrokenPipeError:  # nobody reads on, as under `| head`
+    except BrokenPipeError:  # the reader has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (InputError, OSError, MemoryError) as error:
         if os.environ.get("LINREG_DEBUG") == "1":
             raise
-        sys.exit(f"{styled('error:', RED, sys.stderr)} {printable(sentence(error))}")
+        sys.exit(f"{styled('error:', RED, sys.stderr)} {printable(describe_error(error))}")
 
 
-def _imported(name: str) -> ModuleType:
-    """Import what takes seconds; a third less, if all that is there to stay is never searched for garbage."""
+def _import_without_gc(name: str) -> ModuleType:
+    """Import a module that takes seconds, a third faster: imported objects are excluded from garbage collection."""
     if name not in sys.modules:
         before = gc.get_threshold()
-        gc.set_threshold(20_000, 1_000_000)  # the newest objects alone
+        gc.set_threshold(20_000, 1_000_000)  # collect only the newest objects
         try:
             import_module(name)
         finally:
             gc.set_threshold(*before)
-        gc.freeze()  # at the end of the process neither
+        gc.freeze()  # also for the rest of the process, up to its exit
     return sys.modules[name]
 
 
 def show_completion(arguments: list[str]) -> None:
-    """Print what lets a shell complete commands and flags."""
+    """Print the script that lets a shell complete commands and flags."""
     if len(arguments) != 1 or arguments[0] not in SHELLS:
-        raise InputError(f"completion wants a shell: linreg completion {'|'.join(SHELLS)}")
+        raise InputError(f"completion needs the name of a shell: linreg completion {'|'.join(SHELLS)}")
     if not find_spec("shtab"):
-        raise InputError('completion needs a package: pip install "linreg_pl[completion]"')
+        raise InputError('completion needs the package shtab: pip install "linreg_pl[completion]"')
     os.environ["JSONARGPARSE_ADD_PRINT_COMPLETION_ARGUMENT"] = "true"
     sys.argv = ["linreg", f"--print_completion=shtab-{arguments[0]}"]
     text = io.StringIO()
     with redirect_stdout(text), suppress(SystemExit):
-        _imported("linreg_pl.cli").run()
+        _import_without_gc("linreg_pl.cli.app").run()
     print(text.getvalue().replace("_choices=(fit validate test predict)", f"_choices=({' '.join(COMMANDS)})"), end="")
 
 
 def show_report(arguments: list[str]) -> None:
     """Print the report of a finished run again."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise InputError("report wants the folder of one run: python train.py report runs/NAME/version_N")
+        raise InputError("report needs the folder of one run: python train.py report runs/NAME/version_N")
     folder = Path(arguments[0])
     content = report.read(folder)
     try:

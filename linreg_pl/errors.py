@@ -1,15 +1,20 @@
-"""What goes wrong because of the input, said in one sentence."""
+"""Input errors, each reported in one sentence, and styled text on a terminal."""
 
 import math
+import os
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TextIO
+
+DIM, RED, GREEN, YELLOW = 2, 31, 32, 33
 
 
 class InputError(ValueError):
-    """Wrong input: the message names the flag, file, column or row and the mend.
+    """Wrong input; the message names the flag, file, column or row, and what to do.
 
-    The command line prints it as one line and exits with status 1; set
-    ``LINREG_DEBUG=1`` to see the traceback as well.
+    The command line prints the message on one line and exits with status 1. With
+    ``LINREG_DEBUG=1`` it shows the traceback as well.
     """
 
 
@@ -26,16 +31,27 @@ def require_not_negative(flag: str, value: float) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant, be it written in other letters; None if none is near."""
+    """Return the most similar of some names, ignoring case, or None if none is similar."""
     folded = {other.casefold(): other for other in names}
     near = get_close_matches(name.casefold(), folded, n=1)
     return folded[near[0]] if near else None
 
 
-def sentence(error: Exception) -> str:
-    """Say what is wrong with the input, the disk or the memory."""
+def describe_error(error: Exception) -> str:
+    """Return the message of an error of the input, the disk or the memory."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory: {error}"
     if isinstance(error, OSError):
         return f"{error.filename or 'a file cannot be read or written'}: {error.strerror or error}"
     return str(error)
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def styled(text: str, style: int, stream: TextIO | None = None) -> str:
+    """Colour a text if the stream is a terminal, unless NO_COLOR is set (no-color.org)."""
+    terminal = (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{style}m{text}\x1b[0m" if terminal and text and not os.environ.get("NO_COLOR") else text

@@ -8,26 +8,23 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability, largest_lr
-from linreg_pl.callbacks.together import Together
-from linreg_pl.data.base import DataModule, Part
-from linreg_pl.data.loaders import Blocks, plain_loader
-from linreg_pl.data.rows import Batch
-from linreg_pl.data.sources import rows_at_once
+from linreg_pl.data.base import DataModule
+from linreg_pl.data.batch import Batch
+from linreg_pl.data.loaders import Blocks
+from linreg_pl.data.parts import Part
+from linreg_pl.engine import Trainer
+from linreg_pl.engine.quiet import quieten
 from linreg_pl.errors import InputError, require_not_negative, require_positive
-from linreg_pl.functional.inference import infer
 from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
-from linreg_pl.models.base import SGDModel
-from linreg_pl.profiler import NoProfiler
-from linreg_pl.quiet import quieten
+from linreg_pl.models.sgd import SGDModel
+from linreg_pl.tables.sources import rows_at_once
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -45,7 +42,6 @@ TRAINER: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-    "use_distributed_sampler": False,
 }
 
 
@@ -54,14 +50,14 @@ class Arrays(DataModule):
 
     Attributes:
         arrays: features ``(n, P)``, targets ``(n, 1)`` and weights ``(n, 1)``, if any.
-        seen: triangular factor of the rows that came before, if any.
+        earlier: triangular factor of the rows that came before, if any.
     """
 
     arrays: list[np.ndarray]
-    seen: Tensor | None = None
+    earlier: Tensor | None = None
     target_name = "y"
 
-    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield what copies slices of the arrays, which may be strided or read-only."""
         size = rows_at_once(self.num_features + 1)
         for start in range(rank * size, self.num_rows(part), world_size * size):
@@ -69,20 +65,24 @@ class Arrays(DataModule):
 
     def _batch(self, rows: slice) -> Batch:
         X, y, *weight = (torch.from_numpy(array[rows].copy()) for array in self.arrays)
-        return Batch(X, y, len(y), rows, *weight)
+        return Batch(X, y, *weight, rows=rows)
 
     def num_rows(self, part: Part) -> int:
         """Return the number of rows; all are for training."""
         return len(self.arrays[0]) if part == "train" else 0
 
-    def how_to_get_rows(self, part: Part) -> str:
+    def _tell(self, message: str) -> None:
+        """Print nothing: an estimator does not."""
+
+    def empty_part_hint(self, part: Part) -> str:
         """Tell where rows come from."""
         return "pass some"
 
-    def factors(self, part: Part) -> DataLoader[Tensor]:
+    def factors(self, part: Part) -> Blocks[Tensor]:
         """Load the factor of the rows that came before, then those of the others."""
         factors = super().factors(part)
-        return factors if self.seen is None else plain_loader(Blocks(lambda: chain([self.seen], factors)))
+        earlier = self.earlier
+        return factors if earlier is None else Blocks(lambda: chain([earlier], factors))
 
 
 class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     coef_: np.ndarray
     intercept_: float
-    _seen: tuple[int, float, np.ndarray]  # rows, their weights' sum, and their factor with weights of 1 on average
+    _earlier: tuple[int, float, np.ndarray]  # rows, their weights' sum, and their factor with weights of 1 on average
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, first: bool, max_epochs: int) -> "LinearRegressor":
         X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32], y_numeric=True)
-        rows_seen, weight_seen, factor = (0, 0.0, None) if first else self._seen
+        rows_seen, weight_seen, factor = (0, 0.0, None) if first else self._earlier
         weight = None
         if sample_weight is not None or weight_seen != rows_seen:
             X, y, weight = _that_count(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64))
@@ -175,9 +175,9 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         try:
             data = self._data([X, y.astype(np.float64, copy=False), *([] if weight is None else [weight * share])])
             if factor is not None:
-                data.seen = torch.from_numpy(factor) * math.sqrt(share * weight_seen / rows_seen)
+                data.earlier = torch.from_numpy(factor) * math.sqrt(share * weight_seen / rows_seen)
             model = self._model(data, self.ridge / total, num_rows)
-            if not (first or model.own_units):
+            if not (first or model.lr is None):
                 _start_from(model, self.coef_, self.intercept_)
             _train(model, data, max_epochs)
         except InputError as error:
@@ -185,13 +185,12 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             said = said.replace("--data.standardize true", "a StandardScaler before it")
             raise InputError(re.sub(r"--(model|data)\.", "", said)) from None
         coefficients, bias = model.coefficients()
-        inference = None if model.penalised else infer(model.optimum)
+        inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
-        assert model.factor is not None
         self.coef_, self.intercept_ = coefficients.numpy(), bias.item()
         self.standard_error_ = errors[-X.shape[1] :]
         self.intercept_standard_error_ = float(errors[0]) if self.fit_intercept else 0.0
-        self._seen = num_rows, float(total), model.factor.numpy()
+        self._earlier = num_rows, float(total), data.find_factor().numpy()
         vars(model.trainer).clear()  # its parts hold each other, and with them the rows, until Python looks for such
         return self
 
@@ -202,7 +201,6 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
         data.feature_names, data.weighted = list(names), len(columns) > 2
         data.arrays = [columns[0], *(column.reshape(-1, 1) for column in columns[1:])]
-        data._said_rounded = {*names, data.target_name}  # an estimator prints nothing
         return data
 
     def _model(self, data: Arrays, ridge: float, num_rows: int) -> LinearModel:
@@ -218,7 +216,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         lr = 1.0 if self.lr is None else self.lr
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws a start of its own first
             model: SGDModel = METHODS[self.method](data.num_features, lr, self.fit_intercept, init_std=0.0)
-        model.weight_decay = 2 * model.loss_per_squared_error * ridge  # type: ignore[operator]
+        model.weight_decay = 2 * model.squared_error_scale * ridge  # type: ignore[operator]
         if self.lr is None and math.isfinite(largest := largest_lr(data, model)[0]):
             model.lr = largest / 20
         return model
@@ -247,12 +245,11 @@ def _train(model: LinearModel, data: Arrays, max_epochs: int) -> None:
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             quieten()
-            L.Trainer(
+            model.companions = (Optimum, Stability)
+            Trainer(
                 **TRAINER,
                 max_epochs=max_epochs,
-                callbacks=Together([Optimum(), Stability()]),
                 plugins=LightningEnvironment(),  # whatever cluster's job this process belongs to
-                profiler=NoProfiler(),
             ).fit(model, datamodule=data)
     except SystemExit as ctrl_c:  # the Trainer's answer to it
         raise KeyboardInterrupt from ctrl_c

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing: after a crash, a file is either complete or absent."""
 
 import csv
 import io
@@ -11,16 +11,16 @@ from pathlib import Path
 from linreg_pl.errors import InputError
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that no kill, no full disk and no loss of power leaves half of it, or costs the one before it.
+def atomic_write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically: a crash, a full disk or a power failure leaves the previous file or the new one.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     temporary = path.parent / f".{path.name}.tmp"
     try:
         temporary.write_bytes(content)
-        finish(temporary, path)
+        commit(temporary, path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -28,7 +28,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV, under the names of all their columns; empty where a row has none of a name."""
+    """Return rows as CSV, with a column for each key; a cell is empty if its row does not have the key."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -36,8 +36,8 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def copy_whole(source: Path, path: Path) -> None:
-    """Let a path hold at once what the source holds: as another name of it, or as a copy where that cannot be."""
+def atomic_link(source: Path, path: Path) -> None:
+    """Link a file atomically, or copy it where links are not possible."""
     temporary = path.parent / f".{path.name}.tmp"
     temporary.unlink(missing_ok=True)
     try:
@@ -48,11 +48,11 @@ def copy_whole(source: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def finish(temporary: Path, path: Path) -> None:
-    """Give a file that is written its name, once it is on the disk; both names are on the same one.
+def commit(temporary: Path, path: Path) -> None:
+    """Flush a finished temporary file to disk, then rename it; both paths must be on the same file system.
 
     Raises:
-        OSError: the disk is full, or the folder may not be written to.
+        OSError: the disk is full, or the folder is not writable.
     """
     _sync(temporary)
     os.replace(temporary, path)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-import linreg_pl.cli  # noqa: F401  # so that every logger of Lightning exists before the first run
+import linreg_pl.cli.app  # noqa: F401  # so that every logger of Lightning exists before the first run
 from linreg_pl.__main__ import main
 
 gc.freeze()  # as train.py does: what was imported is never garbage

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import linreg_pl.cli  # noqa: F401
+import linreg_pl.cli.app  # noqa: F401
 from linreg_pl.__main__ import main as train
-from linreg_pl.checkpoints import newest, newest_run
+from linreg_pl.runs.checkpoints import newest, newest_run
 from tests.commands import DDP, meeting
 
 SMALL = "--data Synthetic --data.num_train 207 --data.num_val 30 --checkpoint.every_n_train_steps 5"
@@ -44,7 +44,7 @@ CASES = {  # name: (processes, arguments of fit)
     "processes": (2, f"--model Scratch {SMALL} --trainer.max_epochs 20"),
     "exact-processes": (2, f"--model Exact {TABLE}"),
 }
-RESUME = "--trainer.logger linreg_pl.logger.RunLogger --trainer.log_every_n_steps 7 --figures false --resume"
+RESUME = "--trainer.logger linreg_pl.runs.logger.RunLogger --trainer.log_every_n_steps 7 --figures false --resume"
 ROWS = 40_000
 
 

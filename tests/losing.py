@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 
-from linreg_pl import processes
+from linreg_pl.engine import processes
 
 AGES = 10_000  # seconds
 

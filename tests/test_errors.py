@@ -1,8 +1,9 @@
+import io
 import math
 
 import pytest
 
-from linreg_pl.errors import InputError, nearest, require_not_negative, require_positive
+from linreg_pl.errors import DIM, InputError, nearest, printable, require_not_negative, require_positive, styled
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
@@ -25,3 +26,12 @@ def test_good_values_pass():
 @pytest.mark.parametrize(("name", "found"), [("Price", "price"), ("prize", "price"), ("rooms", None), ("", None)])
 def test_nearest_name_is_what_was_meant(name, found):
     assert nearest(name, ["area", "price"]) == found
+
+
+def test_names_cannot_move_the_cursor():
+    assert printable("a\x1b[2Jb\rc") == "a\ufffd[2Jb\ufffdc"
+    assert printable("größe m²") == "größe m²"
+
+
+def test_files_and_pipes_get_no_colours():
+    assert styled("text", DIM, io.StringIO()) == "text"

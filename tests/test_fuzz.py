@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
-from linreg_pl import export, parser, report
-from linreg_pl.checkpoints import load_checkpoint
+from linreg_pl.cli import export, parser
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
+from linreg_pl.runs import report
+from linreg_pl.runs.checkpoints import load_checkpoint
 from tests.commands import CONFIGS, in_process
 
 TABLE = pa.table(
@@ -94,7 +95,7 @@ def use(path):
         data = Table(str(path), target="y", val_fraction=0.2, **flags)
         data.setup("fit")
         for part in ("train", "val", "predict"):
-            for batch in (make() for make in data.promises(part)):
+            for batch in (make() for make in data.delayed_blocks(part)):
                 assert batch.X.isfinite().all() or part == "predict"
         for text in data.state_dict()["columns"]["levels"].values():
             assert all(isinstance(level, str) for level in text)

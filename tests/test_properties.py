@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pyarrow import csv, feather, parquet
 
-from linreg_pl.data.base import _factor
-from linreg_pl.data.rows import Rows
-from linreg_pl.data.sampling import Chunks, MiniBatches, OneWindow, Orders, Split, permutation
+from linreg_pl.data.batch import BatchIndices, Rows
+from linreg_pl.data.loaders import Chunks, MiniBatches, OneWindow
+from linreg_pl.data.sampling import EpochOrders, Split, permutation
 from linreg_pl.data.spill import Spill
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
-from linreg_pl.functional.least_squares import merge, solve
-from linreg_pl.functional.sgd import sgd_steps
-from linreg_pl.functional.standardize import column_moments, summarize
-from linreg_pl.functional.standardize import merge as merge_moments
+from linreg_pl.functional import column_scaling, merge_factors, solve, triangular_factor
+from linreg_pl.functional.fused.steps import sgd_steps
 
 KINDS = ("float64", "float32", "int64", "int8", "uint16", "bool")
 LEVELS = ("Oslo", "Köln, am Rhein", 'the "x"', "a=b", " z ")
@@ -97,20 +95,20 @@ def test_a_table_is_its_rows_and_its_optimum_is_numpys(drawn, suffix, size, worl
     with tempfile.TemporaryDirectory() as folder:
         data = Table(stored(folder, table, suffix, size), standardize=False, **arguments)
         data.setup("fit")
-        shares = [list(data.promises("train", rank, world_size)) for rank in range(world_size)]
+        shares = [list(data.delayed_blocks("train", rank, world_size)) for rank in range(world_size)]
         batches = sorted((make() for make in itertools.chain(*shares)), key=lambda batch: batch.rows.start)
         for part, number in (("val", 1),) if arguments["val_fraction"] else ():
             held_out = expected_rows(table, arguments, number)
-            np.testing.assert_array_equal(data.own_units(part)[0].double(), held_out[0])
-        R = merge(torch.stack([_factor(make) for share in shares for make in share]))
-        moments = [summarize(batch.X) for batch in batches]
+            np.testing.assert_array_equal(data.raw(part)[0].double(), held_out[0])
+        R = merge_factors(torch.stack([triangular_factor(*make()) for share in shares for make in share]))
     np.testing.assert_array_equal(torch.cat([batch.X for batch in batches]).double(), X)
     np.testing.assert_array_equal(torch.cat([batch.y for batch in batches])[:, 0].double(), y)
     if "weights" in arguments:
         np.testing.assert_allclose(torch.cat([batch.weight for batch in batches])[:, 0], weight, rtol=1e-6)
-    mean, scale = column_moments(list(itertools.accumulate(moments, merge_moments))[-1])
-    np.testing.assert_allclose(mean, X.mean(axis=0), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(scale, X.std(axis=0), rtol=1e-7, atol=1e-7)
+    scaling, mean = column_scaling(R), np.average(X, axis=0, weights=weight)
+    np.testing.assert_allclose(scaling.mean, mean, rtol=1e-6, atol=1e-6)
+    variance = np.average((X - mean) ** 2, axis=0, weights=weight)
+    np.testing.assert_allclose(scaling.scale**2, variance, rtol=1e-5, atol=1e-5)
     Z = np.column_stack([X, np.ones(len(X))]) * np.sqrt(weight)[:, None]
     assume(np.linalg.matrix_rank(Z) == Z.shape[1] and np.linalg.cond(Z) < 1e5)
     solution = solve(R)
@@ -128,7 +126,7 @@ def test_formats_are_equal(drawn, size):
             try:
                 data = Table(path, standardize=False, **arguments)
                 data.setup("fit")
-                seen.append([value.double().tolist() for value in data.own_units("train")])
+                seen.append([value.double().tolist() for value in data.raw("train")])
             except InputError as error:
                 seen.append(str(error).replace(path, "t"))
     assert seen[1:] == seen[:1] * 2
@@ -143,23 +141,21 @@ def test_formats_are_equal(drawn, size):
     st.integers(0, 5),
     st.data(),
 )
-def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, steps, divisor, epoch, data):
+def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, steps, interval, epoch, data):
     order = permutation(num_rows, 7, epoch).tolist()
     assert sorted(order) == list(range(num_rows))
     batches = [order[start : start + batch_size] for start in range(0, num_rows, batch_size)]
     done = data.draw(st.integers(0, len(batches)))
-    mine = [
-        list(MiniBatches(num_rows, batch_size, rank, world_size, 7, lambda: (epoch, done)))
-        for rank in range(world_size)
-    ]
-    for shares, batch in zip(zip(*mine, strict=True), batches[done:], strict=True):
-        assert [share.rows.tolist() for share in shares] == [batch[rank::world_size] for rank in range(world_size)]
     row = torch.arange(float(num_rows))[:, None]
-    windows = OneWindow(Rows(row, row), Orders(num_rows, 7))
-    for rank in range(world_size):
-        chunks = list(
-            Chunks(windows, batch_size, rank, world_size, lambda: (epoch, done), steps=steps, divisor=divisor)
-        )
+    windows = OneWindow(Rows(row, row), EpochOrders(num_rows, 7))
+    loaders = [
+        MiniBatches(windows, batch_size, rank, world_size, lambda _: (epoch, done)) for rank in range(world_size)
+    ]
+    for shares, batch in zip(zip(*loaders, strict=True), batches[done:], strict=True):
+        assert [share.y[:, 0].tolist() for share in shares] == [batch[rank::world_size] for rank in range(world_size)]
+        assert {share.num_rows for share in shares} == {len(batch)}
+    for rank, loader in enumerate(loaders):
+        chunks = list(Chunks(loader, steps, interval))
         taken = [number for chunk in chunks for number in chunk.order.tolist()]
         assert taken == [number for batch in batches[done:] for number in batch[rank::world_size]]
         assert [count for chunk in chunks for count in chunk.counts.tolist()] == [
@@ -172,11 +168,11 @@ def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, s
 def test_a_file_of_rows_gives_every_row_once(num_rows, columns, batch_size, window_bytes, epoch, data):
     row = torch.arange(float(num_rows))[:, None]
     with tempfile.TemporaryDirectory() as folder:
-        spill = Spill(Path(folder, "rows"), num_rows, columns, False, batch_size, 3, window_bytes)
+        spill = Spill(Path(folder, "rows"), num_rows, (columns, 1), batch_size, 3, window_bytes)
         sizes = itertools.cycle([data.draw(st.integers(1, 50)), 7, 1])
         starts = list(itertools.takewhile(lambda start: start < num_rows, itertools.accumulate(sizes, initial=0)))
         parts = [slice(a, b) for a, b in zip(starts, [*starts[1:], num_rows], strict=True)]
-        spill.write(Rows(row.expand(-1, columns).contiguous(), row)[(part, 0)] for part in parts)
+        spill.write(Rows(row.expand(-1, columns).contiguous(), row)[BatchIndices(part, 0)] for part in parts)
         windows = list(spill.windows(epoch, 0))
         seen = torch.cat([window.rows.y[window.order.long()][:, 0] for window in windows])
         assert sorted(seen.tolist()) == list(range(num_rows))

@@ -1,28 +1,29 @@
-"""Callbacks: what a run tells, and when."""
+"""Callbacks: what happens beside the steps."""
 
-from linreg_pl.callbacks.checkpoint import Checkpoint, DurableCheckpointIO
+from linreg_pl.callbacks.checkpoint import Checkpoint
 from linreg_pl.callbacks.curves import Curves
-from linreg_pl.callbacks.epochs import EpochLoss
 from linreg_pl.callbacks.figures import Figures
+from linreg_pl.callbacks.history import History
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.progress import Progress
 from linreg_pl.callbacks.report import RunReport
+from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.callbacks.signals import StopSignals
 from linreg_pl.callbacks.stability import Stability
-from linreg_pl.callbacks.together import Together
+from linreg_pl.engine.checkpoint_io import DurableCheckpointIO
 
 __all__ = [
     "Checkpoint",
     "Curves",
     "DurableCheckpointIO",
-    "EpochLoss",
+    "EpochScores",
     "Figures",
+    "History",
     "Optimum",
     "Predictions",
     "Progress",
     "RunReport",
     "Stability",
     "StopSignals",
-    "Together",
 ]

@@ -1,44 +1,19 @@
 """Checkpoints, the last of which is of the last step."""
 
-import io
 import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins import TorchCheckpointIO
 
-from linreg_pl.checkpoints import run_folder
+from linreg_pl.engine.epoch_loop import EpochLoop
+from linreg_pl.engine.processes import publish_run_folder
 from linreg_pl.errors import InputError
-from linreg_pl.files import copy_whole, write_whole
-from linreg_pl.hooks import drop_unused
-from linreg_pl.logger import run_loggers
-from linreg_pl.processes import remember
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, so that no kill and no full disk costs the one before it.
-
-    Lightning stages it in the folder for temporary files and may have to copy it over the old one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it durably.
-
-        Raises:
-            InputError: the disk is full, or the folder may not be written to.
-        """
-        path, content = Path(path), io.BytesIO()
-        torch.save(checkpoint, content)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_whole(path, content.getbuffer())
-        except InputError as error:
-            last = path.with_name("last.ckpt")
-            raise InputError(f"{error}; {f'go on from {last}' if last.exists() else 'there is none yet'}") from error
+from linreg_pl.files import atomic_link
+from linreg_pl.runs.checkpoints import run_folder
+from linreg_pl.runs.logger import run_loggers
 
 
 def _count(trainer: L.Trainer) -> dict[str, Any]:
@@ -60,8 +35,8 @@ def _count_after_epoch(trainer: L.Trainer) -> dict[str, Any]:
 class Checkpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves ``last.ckpt`` when a fit ends between two intervals.
 
-    Who goes on from a checkpoint misses nothing and does nothing twice: at the end of an epoch it is made once
-    the scores are known, and it holds the place in the curves.
+    Resuming from it repeats and skips no step: at the end of an epoch it is made once the scores are known, and it
+    holds the sizes of the event files, so that curves go on where it was made.
     """
 
     _newest: str | None = None  # just saved, of the very same state as the next
@@ -84,8 +59,7 @@ class Checkpoint(ModelCheckpoint):
             Path(self.dirpath).mkdir(parents=True, exist_ok=True)
         super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero and self.dirpath:
-            remember(run_folder(Path(self.dirpath, "last.ckpt")))
-        drop_unused(self, L.Callback)
+            publish_run_folder(run_folder(Path(self.dirpath, "last.ckpt")))
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Any]) -> None:
         self._newest = None
@@ -102,13 +76,13 @@ class Checkpoint(ModelCheckpoint):
             self._newest = filepath
             return
         if trainer.is_global_zero:
-            copy_whole(Path(self._newest), Path(filepath))
+            atomic_link(Path(self._newest), Path(filepath))
         trainer.strategy.barrier()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the place in the curves, and the right count."""
         for logger in run_loggers(trainer):
-            checkpoint["curves"] = logger.written()
+            checkpoint["curves"] = logger.event_file_sizes()
         if self._loops is not None:
             checkpoint["loops"] = self._loops
 
@@ -153,6 +127,8 @@ class Checkpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what is due."""
         if trainer.is_last_batch:
+            if isinstance(loop := trainer.fit_loop.epoch_loop, EpochLoop):
+                loop.step_plateau_schedulers()  # they belong to the epoch that the checkpoint ends
             self._loops = _count_after_epoch(trainer)
             super().on_train_epoch_end(trainer, pl_module)
         elif self._loops is not None:

@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg_pl import figures
-from linreg_pl.callbacks.curves import current
+from linreg_pl.callbacks.curves import coefficient_scalars
+from linreg_pl.callbacks.history import History
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.sampling import Sample
-from linreg_pl.files import write_whole
-from linreg_pl.functional.inference import infer
+from linreg_pl.files import atomic_write
 from linreg_pl.functional.least_squares import column_std, num_rows, profile
-from linreg_pl.logger import run_loggers
-from linreg_pl.models.base import LinearModel, SGDModel
+from linreg_pl.runs import figures
+from linreg_pl.runs.logger import run_loggers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from linreg_pl.models import LinearModel
 
 MAX_ROWS = 2000
 MAX_NUMBERS = 2**22  # in these rows
@@ -45,39 +46,37 @@ class Figures(L.Callback):
         self.every_n_epochs = every_n_epochs
         self._drawn = -1  # at this step
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Let some of the training rows be kept when they are read."""
-        if stage == "fit":
-            data = data_of(trainer)
+        data = data_of(trainer)
+        if stage == "fit" and data is not None:
             rows = min(MAX_ROWS, MAX_NUMBERS // (data.num_features + 2))
             data.sample = Sample(min(1.0, rows / data.num_rows("train")), data.seed)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Note where the fit starts from, unless it goes on from a checkpoint."""
         if trainer.global_step == 0:
             self._note(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Note where the epoch ended, and draw, if it is time to."""
         self._note(trainer, pl_module)
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, pl_module)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Draw."""
         if self._drawn != trainer.global_step:
             self._draw(trainer, pl_module)
 
-    def _note(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        assert isinstance(model, LinearModel)
-        model.history.add(current(data_of(trainer), model), trainer.global_step)
+    def _note(self, trainer: L.Trainer, model: Any) -> None:
+        _history(trainer).add(coefficient_scalars(trainer, model), trainer.global_step)
 
-    def _draw(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        assert isinstance(model, LinearModel)
+    def _draw(self, trainer: L.Trainer, model: Any) -> None:
         folder, data = output_folder(trainer), data_of(trainer)  # all processes must ask
-        if folder is None:
+        if folder is None or data is None:
             return
-        if data.sample is not None and model.own_units and trainer.world_size > 1:  # each has read its own share only
+        if data.sample is not None and trainer.world_size > 1:  # each may have read its own share only
             shares: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, data.sample.blocks)
             for blocks in shares:
@@ -86,15 +85,16 @@ class Figures(L.Callback):
         if not trainer.is_global_zero:
             return
         (folder / "figures").mkdir(exist_ok=True)
-        for name, figure in self._figures(data, model):
+        for name, figure in self._figures(data, model, _history(trainer)):
             png, width, height = figures.encode(figure)
-            write_whole(folder / "figures" / f"{name}.png", png)
+            atomic_write(folder / "figures" / f"{name}.png", png)
             for logger in run_loggers(trainer):
                 logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
 
-    def _figures(self, data: DataModule, model: LinearModel) -> Iterator[tuple[str, "Figure"]]:
+    def _figures(self, data: DataModule, model: "LinearModel", history: History) -> Iterator[tuple[str, "Figure"]]:
         target = data.target_name
-        rows = coefficient_rows(data, model, infer(model.optimum, self.confidence_level))
+        summary, bias = data.summary, model.has_bias
+        rows = coefficient_rows(data, model, summary.inference(bias, self.confidence_level))
         theta = np.array([row["estimate"] for row in rows])
         if np.abs(theta).max() < LARGE and data.sample is not None and data.sample.blocks:
             X, y, *weights = (column.numpy() for column in data.sample.columns())
@@ -104,24 +104,29 @@ class Figures(L.Callback):
             shown = f"{len(y):,} of {count:,} training rows, drawn at random" if len(y) < count else "all training rows"
             yield "data", figures.draw_data(X, y, w, b, data.feature_names, target, shown)
             yield "fit", figures.draw_fit(X @ w + b, y, weight, target, shown)
-            scale = X.std(axis=0) if model.factor is None else column_std(model.factor).numpy()
+            scale = X.std(axis=0) if summary.factor is None else column_std(summary.factor).numpy()
             yield "coefficients", figures.draw_coefficients(rows, scale, target, self.confidence_level)
-        if isinstance(model, SGDModel) and (curves := _losses(model)):
+        if model.lr is not None and (curves := _losses(model, history)):
             steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
-            yield "loss", figures.draw_loss(curves, model.noise_floor, target, steps_per_epoch)
-            path = _path(data, model, theta)
-            if model.factor is not None and len(path) and np.abs(path).max() < LARGE:
+            yield "loss", figures.draw_loss(curves, summary.noise_floor(bias), target, steps_per_epoch)
+            path = _path(data, model, history, theta)
+            if summary.factor is not None and len(path) and np.abs(path).max() < LARGE:
                 names = [row["name"] for row in rows]
                 marks: dict[str, list[float]] = {
                     key: [row[key] for row in rows] for key in ("optimum", "true") if key in rows[0]
                 }
-                surfaces = _surfaces(model.factor, len(names), model.has_bias)
-                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(model.factor), target)
+                surfaces = _surfaces(summary.factor, len(names), bias)
+                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(summary.factor), target)
 
 
-def _losses(model: SGDModel) -> dict[str, figures.Curve]:
+def _history(trainer: L.Trainer) -> History:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, History)), History())
+
+
+def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:
     """Mean squared errors above zero; of mini-batches where that is what their loss is."""
-    history, per = model.history, None if model.penalised else model.loss_per_squared_error
+    per = None if model.biased_objective else model.squared_error_scale
     logarithms = history["log10/train_mse"]
     curves = {
         "mini-batch": [(step, loss / per) for step, loss in history["train/batch_loss"]] if per else [],
@@ -131,11 +136,11 @@ def _losses(model: SGDModel) -> dict[str, figures.Curve]:
     return {name: points for name, curve in curves.items() if (points := [point for point in curve if point[1] > 0])}
 
 
-def _path(data: DataModule, model: SGDModel, theta: figures.Array) -> figures.Array:
+def _path(data: DataModule, model: "LinearModel", history: History, theta: figures.Array) -> figures.Array:
     """Coefficients over the steps, ``(k, c)``; empty where there is one, or too many, or no surface."""
     names = [f"weight/{name}" for name in data.feature_names] + ["bias"] * model.has_bias
-    curves = [[value for _, value in model.history[name]] for name in names]
-    drawable = model.optimum is not None and len(names) > 1 and all(curves)
+    curves = [[value for _, value in history[name]] for name in names]
+    drawable = data.summary.optimum(model.has_bias) is not None and len(names) > 1 and all(curves)
     return np.array([*zip(*curves, strict=False), theta] if drawable else [])
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import numpy as np
 
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.base import data_of
+from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError
-from linreg_pl.files import finish
-from linreg_pl.functional.inference import Inference, infer
-from linreg_pl.models.base import LinearModel
+from linreg_pl.files import commit
+from linreg_pl.functional.inference import Inference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,16 +44,16 @@ class Predictions(L.Callback):
         self._writer: pq.ParquetWriter | None = None
         self._inference: Inference | None = None
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Find out whether the predictions have standard errors."""
-        assert isinstance(pl_module, LinearModel)
-        if not pl_module.penalised:
-            self._inference = infer(pl_module.optimum, self.confidence_level)
+        data = data_of(trainer)
+        if data is not None and not pl_module.biased_objective:
+            self._inference = data.summary.inference(pl_module.has_bias, self.confidence_level)
 
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -94,7 +94,7 @@ class Predictions(L.Callback):
                 f"--predictions {self.path}: CSV cannot hold --data.ids ({error}); use .parquet"
             ) from error
 
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Join the files of all processes."""
         if self._writer is not None:
             self._writer.close()
@@ -103,7 +103,7 @@ class Predictions(L.Callback):
             count = self._join(trainer.world_size)
             print(f"{count} predictions in {self.path}", flush=True)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Leave nothing of predictions that came to no end, also of a process that was killed."""
         if self._writer is not None:
             self._writer.close()
@@ -121,7 +121,7 @@ class Predictions(L.Callback):
         with open_writer(whole, schema) as writer:
             for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
                 writer.write_table(table)
-        finish(whole, self.path)
+        commit(whole, self.path)
         for part in parts:
             part.unlink()
         return sum(file.metadata.num_rows for file in files)

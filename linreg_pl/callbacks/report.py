@@ -3,16 +3,19 @@
 import time
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 from torch import Tensor
 
-from linreg_pl import report
+from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
-from linreg_pl.functional.inference import Inference, infer
-from linreg_pl.logger import run_loggers
-from linreg_pl.models.base import LinearModel, SGDModel
+from linreg_pl.functional.inference import Inference
+
+if TYPE_CHECKING:
+    from linreg_pl.models import LinearModel
+from linreg_pl.runs import report
+from linreg_pl.runs.logger import run_loggers
 
 ABOUT = """\
 | tab | what |
@@ -51,7 +54,7 @@ class RunReport(L.Callback):
         self.confidence_level = confidence_level
         self._start = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start the clock, and say in TensorBoard what is run and what there is to see."""
         self._start = time.perf_counter()
         config = Path(trainer.log_dir or "", "config.yaml")  # all processes must ask
@@ -60,20 +63,11 @@ class RunReport(L.Callback):
             if config.is_file():
                 logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the coefficients in the columns' own units into the checkpoint."""
-        assert isinstance(pl_module, LinearModel)
-        if not pl_module.unfinished:
-            checkpoint["coefficients"] = {
-                row["name"]: row["estimate"] for row in _estimates(data_of(trainer), pl_module)
-            }
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report."""
         folder = output_folder(trainer)  # all processes must ask
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, LinearModel)
         result = self._collect(trainer, pl_module)
         if folder is not None:
             report.write(result, folder)
@@ -81,8 +75,9 @@ class RunReport(L.Callback):
             logger.log_text("coefficients", report.format_markdown(result), trainer.global_step)
         print("\n" + report.format_report(result, folder), flush=True)
 
-    def _collect(self, trainer: L.Trainer, model: LinearModel) -> report.Report:
+    def _collect(self, trainer: L.Trainer, model: "LinearModel") -> report.Report:
         data = data_of(trainer)
+        assert data is not None
         result: report.Report = {
             "model": type(model).__name__.lower(),
             "steps": trainer.global_step,
@@ -92,43 +87,49 @@ class RunReport(L.Callback):
             "num_train": data.num_rows("train"),
             "num_features": data.num_features,
         }
-        if isinstance(model, SGDModel):
+        if model.lr is not None:
             result |= {"batch_size": data.batch_size, "lr": model.lr}
         if data.missing_values:
             result["missing"] = data.missing_values
-        inference = infer(model.optimum, self.confidence_level)
-        if inference is not None and not model.penalised:
+        inference = data.summary.inference(model.has_bias, self.confidence_level)
+        if inference is not None and not model.biased_objective:
             result["confidence_level"] = self.confidence_level
         result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
-        if isinstance(model, SGDModel) and (gradients := model.gradients()):
+        if gradients := model.gradients():
             result["gradients"] = gradients
-        result |= {part: scores for part in ("train", "val") if (scores := model.recorded_scores(part))}
+        result |= {part: scores for part in ("train", "val") if (scores := newest_scores(trainer, part))}
         if inference is not None:
             summary = inference.summary()
             for name in ("aic", "bic") if data.weighted else ():
                 summary.pop(name, None)  # the likelihood depends on all weights, not on the factor alone
-            result |= {"optimum": summary, "noise_floor": model.noise_floor}
-        elif model.factor is not None and model.optimum is None:
+            result |= {"optimum": summary, "noise_floor": data.summary.noise_floor(model.has_bias)}
+        elif data.summary.factor is not None and data.summary.optimum(model.has_bias) is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
         return result
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Print the scores of the test rows and add them to the run's report."""
         self._add("test", trainer, pl_module)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Print the scores of the validation rows and add them to the run's report, unless within a fit."""
         if trainer.state.fn != "fit":
             self._add("val", trainer, pl_module)
 
-    def _add(self, part: str, trainer: L.Trainer, model: L.LightningModule) -> None:
+    def _add(self, part: str, trainer: L.Trainer, model: Any) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(model, LinearModel)
-        scores = {part: model.recorded_scores(part)}
+        scores = {part: newest_scores(trainer, part)}
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
+
+
+def newest_scores(trainer: L.Trainer, part: str) -> dict[str, float]:
+    """The newest scores of a part; empty if there are none."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback.scores.get(part, {}) for callback in callbacks if isinstance(callback, EpochScores)]
+    return found[0] if found else {}
 
 
 def output_folder(trainer: L.Trainer) -> Path | None:
@@ -137,17 +138,18 @@ def output_folder(trainer: L.Trainer) -> Path | None:
     return Path(log_dir) if trainer.loggers and log_dir and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
 
 
-def coefficient_rows(data: DataModule, model: LinearModel, inference: Inference | None) -> list[dict[str, Any]]:
-    """Every coefficient with all that is known of it, the bias last, in the columns' own units."""
-    rows = _estimates(data, model)
+def coefficient_rows(data: DataModule, model: "LinearModel", inference: Inference | None) -> list[dict[str, Any]]:
+    """Every coefficient with all that is known of it, the bias last, for raw columns."""
+    rows = _estimates(model)
+    optimum = data.summary.optimum(model.has_bias)
     if data.truth is not None:
         weight, bias = data.truth
         for row, true in zip(rows, [*weight, bias], strict=False):
             row |= {"true": true, "error": row["estimate"] - true}
-    if model.optimum is not None:
-        for row, value in zip(rows, _bias_last(model.optimum.theta, model), strict=True):
+    if optimum is not None:
+        for row, value in zip(rows, _bias_last(optimum.theta, model), strict=True):
             row |= {"optimum": value, "distance": row["estimate"] - value}
-    if inference is not None and not model.penalised:  # of the optimum, for which alone they hold
+    if inference is not None and not model.biased_objective:  # of the optimum, for which alone they hold
         low, high = inference.confidence_intervals
         vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
         vectors |= {"t": inference.t, "p": inference.p}
@@ -157,15 +159,15 @@ def coefficient_rows(data: DataModule, model: LinearModel, inference: Inference 
     return rows
 
 
-def _estimates(data: DataModule, model: LinearModel) -> list[dict[str, Any]]:
-    """Name and estimate of every coefficient, the bias last, in the columns' own units."""
-    weight, bias = data.to_own_units(*model.coefficients())
-    names, estimates = list(data.feature_names), weight.tolist()
+def _estimates(model: "LinearModel") -> list[dict[str, Any]]:
+    """Name and estimate of every coefficient for raw columns, the bias last."""
+    weight, bias = model.coefficients()
+    names, estimates = list(model.feature_names), weight.tolist()
     if model.has_bias:
         names, estimates = [*names, "bias"], [*estimates, bias.item()]
     return [{"name": name, "estimate": value} for name, value in zip(names, estimates, strict=True)]
 
 
-def _bias_last(vector: Tensor, model: LinearModel) -> list[float]:
+def _bias_last(vector: Tensor, model: "LinearModel") -> list[float]:
     values: list[float] = vector.tolist()
     return values[1:] + values[:1] if model.has_bias else values

@@ -1,4 +1,4 @@
-"""Stops a fit on Ctrl-C and SIGTERM so that nothing is lost."""
+"""Stops a fit on Ctrl-C and SIGTERM without losing a step."""
 
 import signal
 import sys
@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as L
 
 from linreg_pl.callbacks.checkpoint import Checkpoint
-from linreg_pl.models.base import LinearModel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,14 +18,16 @@ class StopSignals(L.Callback):
     A second Ctrl-C stops at once. All processes stop after the same step, whichever of them was told to.
 
     Args:
-        results: what writes its result when a fit ends: here, the result so far.
+        results: callbacks that write their result when a fit ends; here they write the result so far.
     """
+
+    handles_sigterm = True  # the epoch loop need not ask all processes for it at every step
 
     def __init__(self, results: list[L.Callback]) -> None:
         self.results = results
         self._received = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
         for number in SIGNALS:
             signal.signal(number, self._receive)
@@ -37,27 +38,24 @@ class StopSignals(L.Callback):
             signal.raise_signal(signal.SIGINT)
         self._received = number
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
         if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
             self._stop_if_told(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Stop, if any process was told to."""
         self._stop_if_told(trainer, pl_module)
 
-    def _stop_if_told(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _stop_if_told(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(bool(self._received), all=False):
             self._stop(trainer, pl_module)
 
-    def _stop(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+    def _stop(self, trainer: L.Trainer, model: Any) -> None:
         number = signal.Signals(self._received or signal.SIGTERM)  # another process may have been told
         where = f"stopped by {number.name} after step {trainer.global_step}"
         checkpoint = trainer.checkpoint_callback
-        assert isinstance(model, LinearModel)
-        if model.unfinished:
+        if not model.has_coefficients:
             where += ", within the pass, where nothing is known yet; the same command begins anew"
         else:
             if isinstance(checkpoint, Checkpoint):

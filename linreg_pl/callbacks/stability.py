@@ -1,7 +1,7 @@
 """Refuses a step size that must diverge, and stops a run that did."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import InputError
 from linreg_pl.functional.stability import largest_stable_lr
-from linreg_pl.models.base import LinearModel, SGDModel
 
-MAX_BATCHES = 1000  # mini-batches looked at
+if TYPE_CHECKING:
+    from linreg_pl.models import LinearModel
+
+MAX_BATCHES = 1000  # mini-batches whose curvature is estimated from
 MAX_NUMBERS = 2**22  # of their curvatures together, and of their rows
 
 
@@ -24,19 +26,19 @@ class Stability(L.Callback):
         self._advice = "set a smaller --model.lr"
         self._costly = False  # to look at a loss
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Compare ``lr`` with the largest stable one.
 
         Raises:
             InputError: it is larger.
         """
         self._costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
-        if not isinstance(pl_module, SGDModel) or not pl_module.takes_plain_steps:
-            return
-        clipped, accumulated = bool(trainer.gradient_clip_val), trainer.accumulate_grad_batches != 1
-        if pl_module.loss_per_squared_error is None or clipped or accumulated:
-            return
         data = data_of(trainer)
+        clipped, accumulated = bool(trainer.gradient_clip_val), trainer.accumulate_grad_batches != 1
+        if data is None or not pl_module.is_plain_sgd or pl_module.squared_error_scale is None:
+            return
+        if clipped or accumulated:
+            return
         self.largest_lr, direction, curvature = largest_lr(data, pl_module)
         self._advice = f"set --model.lr {_round_down(self.largest_lr)} or less"
         worst = int(direction[: data.num_features].argmax())
@@ -51,10 +53,8 @@ class Stability(L.Callback):
                 " all the same)"
             )
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop at a loss that is not finite; over several processes or on a GPU looked at only now and then.
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop at a loss that is not finite; of several processes or a GPU it is only looked at when it is logged.
 
         Raises:
             InputError: the loss is infinite or not a number.
@@ -71,13 +71,12 @@ class Stability(L.Callback):
         if not math.isfinite(loss):
             raise self._diverged(trainer, f"the loss of the mini-batch is {loss}")
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep weights that are not finite out of the checkpoints.
 
         Raises:
             InputError: a weight is infinite or not a number.
         """
-        assert isinstance(pl_module, LinearModel)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in pl_module.coefficients()):
             raise self._diverged(trainer, "a weight is not finite")
 
@@ -87,14 +86,14 @@ class Stability(L.Callback):
         return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {self._advice}")
 
 
-def largest_lr(data: DataModule, model: SGDModel) -> tuple[float, Tensor, Tensor]:
+def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor, Tensor]:
     """Largest stable ``lr`` of a model whose loss is a squared error, on the first mini-batches of the training rows.
 
     Returns:
         The step size and the direction that breaks first, as in `largest_stable_lr`, and the mean curvature ``(d, d)``.
     """
-    assert model.loss_per_squared_error is not None
-    curvatures = 2 * model.loss_per_squared_error * _curvatures(data, model.has_bias)
+    assert model.squared_error_scale is not None
+    curvatures = 2 * model.squared_error_scale * _curvatures(data, model.has_bias)
     if model.reduction == "sum":
         curvatures *= data.batch_size
     curvatures[:, range(data.num_features), range(data.num_features)] += model.weight_decay

@@ -1,28 +1,176 @@
-"""Loaders whose items come whole: mini-batches and blocks."""
+"""Loaders whose items are whole mini-batches, chunks of them, or blocks of a table.
+
+They are plain iterables, and no DataLoaders of torch, which Lightning would replace by others: for several processes,
+under ``overfit_batches`` and to predict. Each of them gives a process its own rows in the right order.
+"""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
 
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.sampling import EpochOrders
 
 T = TypeVar("T")
 
-
-def unchanged(batch: T) -> T:
-    """Collate nothing: a batch comes whole."""
-    return batch
+FIRST_STEPS = 64  # of training are one chunk, at most
+Position = Callable[[Any], tuple[int, int]]  # epoch, and its mini-batches already done, of a loader
 
 
-def plain_loader(batches: IterableDataset[T]) -> DataLoader[T]:
-    """A loader of what comes in batches; it leaves the global generator alone."""
-    return DataLoader(batches, batch_size=None, collate_fn=unchanged, generator=torch.Generator())
+class Window(NamedTuple):
+    """Rows in memory that make up consecutive mini-batches."""
+
+    rows: Rows
+    order: Tensor  # shape (n,): mini-batch after mini-batch
+    first: int  # number of the first mini-batch within the epoch
 
 
-class Blocks(IterableDataset[T]):
-    """Blocks of rows, from the start each time they are asked for."""
+class Windows(Protocol):
+    """The rows of an epoch in their order: a small table is one window, a large one is read in many."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def windows(self, epoch: int, first: int) -> Iterator[Window]:
+        """Yield an epoch's windows, beginning with that of mini-batch ``first``.
+
+        Only the last window may end in a short mini-batch.
+        """
+
+
+class OneWindow:
+    """All rows as one window.
+
+    Args:
+        rows: the rows.
+        orders: their order in each epoch.
+    """
+
+    def __init__(self, rows: Rows, orders: EpochOrders) -> None:
+        self.rows = rows
+        self.orders = orders
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def windows(self, epoch: int, first: int) -> Iterator[Window]:
+        """Yield the one window."""
+        yield Window(self.rows, self.orders.epoch_order(epoch), 0)
+
+
+class _Training:
+    """A loader of training rows, which reads its place in their order from the Trainer.
+
+    Attributes:
+        resumes: whether a fit is to go on where a checkpoint ends.
+    """
+
+    resumes = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the Trainer's own count is in the checkpoint. Lightning asks for this."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Note that a fit is to go on."""
+        self.resumes = True
+
+
+class MiniBatches(_Training):
+    """This process's rows of every mini-batch of an epoch (d2l section 3.3.4: ``data_iter``).
+
+    Mini-batch ``t`` of an epoch is rows ``order[t * batch_size : (t + 1) * batch_size]``, over all processes;
+    process ``rank`` takes every ``world_size``-th of them. A process without a row in a mini-batch gets an empty
+    one, so that all take the same number of steps.
+
+    Args:
+        windows: the rows in their order.
+        batch_size: rows in one mini-batch, over all processes.
+        rank: this process.
+        world_size: number of processes.
+        position: tells the epoch and how many of its mini-batches are done; asked when iteration starts.
+    """
+
+    def __init__(self, windows: Windows, batch_size: int, rank: int, world_size: int, position: Position) -> None:
+        self.windows = windows
+        self.rows_per_step = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.position = position
+
+    def __len__(self) -> int:
+        """Return the number of mini-batches in a whole epoch."""
+        return -(-len(self.windows) // self.rows_per_step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the mini-batches from the current position to the end of the epoch."""
+        epoch, done = self.position(self)
+        size, rank, world_size = self.rows_per_step, self.rank, self.world_size
+        for rows, order, first in self.windows.windows(epoch, done):
+            for start in range(max(0, done - first) * size, len(order), size):
+                indices = order[start : start + size]
+                mine = indices if world_size == 1 else indices[rank::world_size]
+                yield rows[BatchIndices(mine, len(indices))]
+
+
+class Chunk(NamedTuple):
+    """This process's rows of many consecutive mini-batches."""
+
+    rows: Rows
+    order: Tensor  # shape (n,): mini-batch after mini-batch
+    batch_size: int  # of this process's rows in a mini-batch; the last may have fewer
+    counts: Tensor  # int64, shape (K,): rows of each mini-batch over all processes
+
+
+class Chunks(_Training):
+    """Many mini-batches at a time; the first chunks double in length, so that curves show the descent.
+
+    Args:
+        batches: the mini-batches.
+        steps: mini-batches in a chunk, at most.
+        interval: a chunk also ends where the number of steps since the start of training is a multiple of
+            this, if not 0.
+        shared: whether the processes share the rows of a mini-batch out, or each gets all.
+    """
+
+    def __init__(self, batches: MiniBatches, steps: int, interval: int = 0, shared: bool = True) -> None:
+        self.batches = batches
+        self.steps = steps
+        self.interval = interval
+        self.rank, self.world_size = (batches.rank, batches.world_size) if shared else (0, 1)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield the chunks from the current position to the end of the epoch."""
+        batches = self.batches
+        epoch, done = batches.position(self)
+        batch_size, rank, world_size = batches.rows_per_step, self.rank, self.world_size
+        steps_before = epoch * len(batches)
+        for window in batches.windows.windows(epoch, done):
+            done = max(done, window.first)
+            stop = window.first + -(-len(window.order) // batch_size)
+            while done < stop:
+                steps = min(self.steps, stop - done, max(FIRST_STEPS, steps_before + done))
+                if self.interval:
+                    steps = min(steps, self.interval - (steps_before + done) % self.interval)
+                start = (done - window.first) * batch_size
+                order = window.order[start : start + steps * batch_size]
+                counts = torch.full((steps,), batch_size)
+                counts[-1] = len(order) - (steps - 1) * batch_size
+                if world_size > 1:
+                    order = torch.cat([batch[rank::world_size] for batch in order.split(batch_size)])
+                yield Chunk(window.rows, order, len(range(rank, batch_size, world_size)), counts)
+                done += steps
+
+
+class Blocks(Generic[T]):
+    """Blocks of rows in their order, from the start each time they are asked for.
+
+    Args:
+        blocks: returns an iterator over them.
+    """
 
     def __init__(self, blocks: Callable[[], Iterator[T]]) -> None:
         self.blocks = blocks
@@ -30,11 +178,3 @@ class Blocks(IterableDataset[T]):
     def __iter__(self) -> Iterator[T]:
         """Yield the blocks."""
         return self.blocks()
-
-
-class MiniBatchLoader(DataLoader[Batch]):
-    """A loader whose items are mini-batches and need no more work."""
-
-    def __iter__(self) -> Any:
-        """Fetch them one after another, without the bookkeeping of torch's iterator, which is a tenth of a step."""
-        return map(self.dataset.__getitem__, self.sampler)

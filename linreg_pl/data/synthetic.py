@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from linreg_pl.data.base import DataModule, Part
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.base import DataModule
+from linreg_pl.data.batch import Batch
+from linreg_pl.data.parts import Part
 from linreg_pl.data.sampling import seeded_generator
-from linreg_pl.data.sources import rows_at_once
 from linreg_pl.errors import InputError, require_not_negative
+from linreg_pl.tables.sources import rows_at_once
 
 
 def synthetic_data(
@@ -75,15 +77,19 @@ class Synthetic(DataModule):
         self.target_name = "y"
         self._drawn: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the rows, which can be drawn again."""
+        return super().__getstate__() | {"_drawn": {}}
+
+    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield slices of a part."""
-        X, y = self.own_units(part)
+        X, y = self.raw(part)
         size = rows_at_once(self.num_features + 1)
         for start in range(rank * size, len(y), world_size * size):
             rows = slice(start, min(start + size, len(y)))
-            yield partial(Batch, X[rows], y[rows], rows.stop - start, rows)
+            yield partial(Batch, X[rows], y[rows], rows=rows)
 
-    def own_units(self, part: Part) -> tuple[Tensor, Tensor]:
+    def raw(self, part: Part) -> tuple[Tensor, Tensor]:
         """Draw a part on first use; each has a stream of its own, so no part changes another."""
         name = "test" if part == "predict" else part
         if name not in self._drawn:
@@ -106,6 +112,6 @@ class Synthetic(DataModule):
         """Return the number of rows of a part."""
         return self.counts["test" if part == "predict" else part]
 
-    def how_to_get_rows(self, part: Part) -> str:
+    def empty_part_hint(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""
         return f"set --data.num_{'test' if part == 'predict' else part}"

@@ -1,41 +1,22 @@
-"""A table of one's own: CSV, Parquet or Feather."""
+"""The user's own table: CSV, Parquet or Feather files."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from linreg_pl.data.base import DataModule, Part
-from linreg_pl.data.columns import (
-    Columns,
-    Missing,
-    TimeUnit,
-    Unknown,
-    as_text,
-    can_be_levels,
-    decoded,
-    described,
-    find_levels,
-    is_missing,
-    is_time,
-    numbers,
-    numeric_names,
-)
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.base import DataModule
+from linreg_pl.data.batch import Batch
+from linreg_pl.data.parts import Part
 from linreg_pl.data.sampling import Split
-from linreg_pl.data.sources import Piece, open_table, require_columns
+from linreg_pl.data.survey import PARTS, carried_columns, check_learned, check_roles, column_kinds, read, survey
 from linreg_pl.data.threads import return_memory
 from linreg_pl.errors import InputError, require_positive
-from linreg_pl.progress import watched
-
-PARTS = ("train", "val", "test")
-DROPPED = len(PARTS)  # the number of a part that is none
-PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
-MAX_COLUMNS = 10_000
+from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown, numeric_names
+from linreg_pl.tables.sources import Piece, open_table, require_columns
 
 
 class Table(DataModule):
@@ -104,7 +85,7 @@ class Table(DataModule):
             numeric = numeric_names(self.source)
             usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
             features = [name for name in usable if name not in (target, weights, *ids)]
-        self._check_roles(features, categorical)
+        check_roles(self.source, target, features, categorical, weights, self.ids)
         known = {name: levels[name] for name in categorical if levels and name in levels}
         for name in [name for name in features if name in categorical]:
             known.setdefault(name, [])
@@ -121,33 +102,6 @@ class Table(DataModule):
             if name == "bias" or self.feature_names.count(name) > 1:
                 what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
                 raise InputError(f"{path}: {name!r} is {what}; rename the column")
-
-    def _check_roles(self, features: Sequence[str], categorical: Sequence[str]) -> None:
-        require_columns("--data.features", features, self.source)
-        if not features:
-            raise InputError(
-                f"{self.source.name}: has no numeric column besides the target {self.target_name!r}"
-                f" (--data.features, --data.categorical); it has {described(self.source)}"
-            )
-        if "" in features:
-            raise InputError(
-                f"{self.source.name}: a column has no name, as an index that was saved along:"
-                " name it, or leave it out of --data.features"
-            )
-        for name in categorical:
-            if not can_be_levels(self.source.schema.field(name).type):
-                raise InputError(
-                    f"{self.source.name}: column {name!r} is of type {self.source.schema.field(name).type},"
-                    " whose values cannot be levels"
-                )
-        if apart := [name for name in categorical if name not in features]:
-            raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
-        if taken := [name for name in self.ids if name in PREDICTED]:
-            raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
-        if self.target_name in features:
-            raise InputError(f"--data.features: contains the target {self.target_name!r}")
-        if self.weights in (self.target_name, *features):
-            raise InputError(f"--data.weights {self.weights}: is also the target or a feature")
 
     @property
     def feature_names(self) -> list[str]:  # type: ignore[override]
@@ -169,8 +123,9 @@ class Table(DataModule):
         """Columns read besides the features, except to predict."""
         return [self.target_name, *([self.weights] if self.weights else [])]
 
-    def setup(self, stage: str) -> None:
-        """Look through the table first, where something is to be learned or counted in all of it."""
+    def setup(self, stage: str | None = None) -> None:
+        """Pass over the table first, if something has to be learned from all of it or counted."""
+        stage = stage or "fit"
         if stage != "predict":
             self._require_others()
         dropping = self.columns.missing == "drop"
@@ -179,78 +134,31 @@ class Table(DataModule):
                 self._survey(learn=True)
             elif stage in ("validate", "test") and dropping:
                 self._survey(learn=False)
-        if self.streamed("train") and not self.model_wants_own_units:
+        if self.streamed("train"):
             return_memory()
         super().setup(stage)
 
     def _survey(self, learn: bool) -> None:
         """Count missing values and rows; of the training rows learn levels, means and the mean weight."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         self._require_others()
-        columns, whole = self.columns, self.columns.missing != "error"
-        wanted = [name for name, levels in columns.levels.items() if not levels]
-        names = [*columns.features, *self._others] if whole else [*wanted, *self._others[1:]]
-        seen: dict[str, pa.Array] = {}
-        sums, present = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-        self.missing_counts = dict.fromkeys(names, 0)
-        rows = np.zeros(len(PARTS), np.int64)
-        for piece in self._read(names):
-            values = {
-                name: numbers(self.source, piece, name, columns.time_unit)
-                for name in names
-                if name not in columns.levels
-            }
-            absent = {
-                name: np.isnan(values[name]) if name in values else is_missing(piece.batch.column(name))
-                for name in names
-            }
-            parts = self.split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
-            if columns.missing == "drop":
-                parts[np.any(list(absent.values()), axis=0)] = DROPPED
-            training = parts == 0
-            rows += np.bincount(parts, minlength=DROPPED + 1)[: len(PARTS)]
-            for name in names:
-                self.missing_counts[name] += int(absent[name].sum())
-            for name, column in values.items():
-                used = training & ~absent[name]
-                sums[name] += float(column[used].sum(dtype=np.float64))
-                present[name] += int(used.sum())
-            for name in wanted:
-                found = decoded(piece.batch.column(name)).filter(pa.array(training & ~absent[name]))
-                if name in seen and seen[name].type != found.type:  # from several files
-                    seen[name], found = as_text(seen[name]), as_text(found)
-                seen[name] = pc.unique(pa.concat_arrays([*([seen[name]] if name in seen else []), found]))
-        if whole:
-            self.counts = dict(zip(PARTS, rows.tolist(), strict=True))
+        found = survey(self.source, self.columns, self._others, self.split)
+        self.missing_counts = found.missing
+        if self.columns.missing != "error":
+            self.counts = dict(zip(PARTS, found.rows, strict=True))
         if learn:
-            columns.levels |= find_levels(seen)
-            if columns.missing == "mean":
-                columns.means = {name: sums[name] / max(present[name], 1) for name in columns.features if name in sums}
+            self.columns.levels |= found.levels
+            if self.columns.missing == "mean":
+                self.columns.means = {name: found.means[name] for name in self.columns.features if name in found.means}
             if self.weights is not None:
-                self.mean_weight = sums[self.weights] / max(present[self.weights], 1)
-            self._check_learned()
+                self.mean_weight = found.means[self.weights]
+            check_learned(self.columns, self.weights, self.mean_weight)
         self._surveyed = True
 
-    def _check_learned(self) -> None:
-        for name, levels in self.columns.levels.items():
-            if len(levels) < 2:
-                raise InputError(f"column {name!r} has one value only: leave it out of --data.categorical")
-        if len(self.columns.names) > MAX_COLUMNS:
-            worst = max(self.columns.levels, key=lambda name: len(self.columns.levels[name]))
-            raise InputError(
-                f"column {worst!r} has {len(self.columns.levels[worst])} levels, each a column of its own: that is too"
-                " many; leave it out of --data.categorical"
-            )
-        if not self.mean_weight > 0:
-            raise InputError(f"column {self.weights!r}: the weights of the training rows are all zero")
-
-    def promises(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
         others, ids = ([], self.ids) if part == "predict" else (self._others, [])
         names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
-        return (partial(self._batch, part, piece, others, ids) for piece in self._read(names, rank, world_size))
+        return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
 
     def _batch(self, part: Part, piece: Piece, others: list[str], ids: list[str]) -> Batch:
         predicting, width = part == "predict", self.num_features
@@ -263,19 +171,9 @@ class Table(DataModule):
         count = values.shape[1]
         y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
-        return Batch(values[:width].mT, y, count, rows, weight, self._carried(piece, ids) if ids else None)
-
-    def _carried(self, piece: Piece, ids: list[str]) -> Any:  # pa.RecordBatch
-        """Columns that travel along, each of the same type in all files."""
-        import pyarrow as pa
-
-        columns = {name: (piece.batch.column(name), self.source.kind(name)) for name in ids}
-        same = {name: x if x.type == kind else decoded(x).cast(kind) for name, (x, kind) in columns.items()}
-        return pa.RecordBatch.from_pydict(same)
-
-    def _read(self, names: list[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
-        pieces = self.source.pieces(names, rank, world_size)
-        return watched(pieces, self.source.num_rows // world_size, self.source.name)
+        return Batch(
+            values[:width].mT, y, weight, rows=rows, ids=carried_columns(self.source, piece, ids) if ids else None
+        )
 
     @property
     def missing_values(self) -> dict[str, Any]:
@@ -300,19 +198,8 @@ class Table(DataModule):
         """Return what a checkpoint must carry to be used on other tables; plain values only."""
         return super().state_dict() | {
             "columns": asdict(self.columns),
-            "kinds": self._kinds(),
+            "kinds": column_kinds(self.source, self.columns),
             "mean_weight": self.mean_weight,
-        }
-
-    def _kinds(self) -> dict[str, str]:
-        schema = self.source.schema
-        return {
-            name: "levels"
-            if name in self.columns.levels
-            else "times"
-            if is_time(schema.field(name).type)
-            else "numbers"
-            for name in self.columns.features
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -321,7 +208,7 @@ class Table(DataModule):
         Raises:
             InputError: the checkpoint was made for other columns.
         """
-        columns, kinds, mine = Columns(**state_dict["columns"]), self._kinds(), self.columns
+        columns, kinds, mine = Columns(**state_dict["columns"]), column_kinds(self.source, self.columns), self.columns
         if columns.time_unit != mine.time_unit:
             raise InputError(
                 f"--data.time_unit {mine.time_unit}: the checkpoint was made with {columns.time_unit};"
@@ -342,7 +229,7 @@ class Table(DataModule):
                 )
         self.mean_weight = state_dict["mean_weight"]
 
-    def how_to_get_rows(self, part: Part) -> str:
+    def empty_part_hint(self, part: Part) -> str:
         """Tell which argument gives the part more rows."""
         if part != "train":
             return f"set --data.{part}_fraction"

@@ -1,4 +1,4 @@
-"""Threads between a file and the model: what reads ahead, and what works on the pieces."""
+"""Threads that read ahead, and that work on several pieces at a time."""
 
 import ctypes
 from collections import deque
@@ -13,10 +13,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def ahead(pieces: Iterator[T]) -> Iterator[T]:
-    """Yield the same pieces, each prepared by another thread while the one before is used.
+def prefetch(pieces: Iterator[T]) -> Iterator[T]:
+    """Yield the same pieces; another thread makes the next one while one is used.
 
-    Meanwhile torch gets one thread less: sharing a core with the reader, all of its would wait.
+    Meanwhile torch uses one thread less: all of its threads would wait for the one that shares a core with the reader.
     """
     threads = torch.get_num_threads()
     with _torch_threads(threads - 1), ThreadPoolExecutor(1) as reader:
@@ -26,11 +26,11 @@ def ahead(pieces: Iterator[T]) -> Iterator[T]:
             yield piece
 
 
-def worked_on(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
-    """Yield what ``work`` makes of each piece, in their order.
+def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
+    """Yield ``work(piece)`` for each piece, in order.
 
-    As many threads work as torch would use, each on a piece of its own, while this one
-    reads on: cores that share one small factorisation would wait for each other.
+    As many threads work as torch would use, each on a piece of its own, while the calling thread reads on.
+    If all cores shared each small factorisation, they would mostly wait for each other.
     """
     threads = torch.get_num_threads()
     with _torch_threads(1), ThreadPoolExecutor(threads) as workers:
@@ -44,9 +44,9 @@ def worked_on(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
 
 
 def return_memory() -> None:
-    """Let large blocks go back to the system as soon as they are freed, instead of being kept for the next.
+    """Return large blocks of memory to the system as soon as they are freed.
 
-    Threads that each keep some would double the memory of a pass over a large table. Only glibc needs to be told.
+    glibc would keep some for each thread, which would double the memory of a pass over a large table.
     """
     if hasattr(library := ctypes.CDLL(None), "mallopt"):
         m_mmap_threshold = -3  # malloc.h

@@ -1,8 +1,8 @@
-"""What a least-squares fit can say about the truth, under independent normal errors.
+"""Statistical inference for a least-squares fit, under independent normal errors.
 
-Standard formulas (Draper and Smith, Applied Regression Analysis, chapters 1 and 5; the
-definitions of R², F, AIC and BIC are those of statsmodels' OLS), computed from the
-triangular factor: ``(XᵀX)⁻¹ = R⁻¹R⁻ᵀ``.
+Standard formulas (Draper and Smith, Applied Regression Analysis, chapters 1 and 5; R², F,
+AIC and BIC are defined as in statsmodels' OLS), computed from the triangular factor:
+``(XᵀX)⁻¹ = R⁻¹R⁻ᵀ``.
 """
 
 import math
@@ -19,11 +19,11 @@ from linreg_pl.functional.least_squares import Solution, condition_number, matri
 class Inference:
     """Standard errors and tests of a least-squares solution without penalty.
 
-    Vectors run over all coefficients, the bias first where there is one.
+    Vectors have one element per coefficient, the bias first if there is one.
 
     Args:
-        solution: the optimum; needs more rows than coefficients.
-        level: probability that an interval covers the truth.
+        solution: the optimum, of more rows than coefficients.
+        level: confidence level of the intervals.
 
     Raises:
         ValueError: there are no degrees of freedom, or the solution is penalised.
@@ -36,7 +36,7 @@ class Inference:
         if self.dof <= 0:
             raise ValueError(f"{self.solution.num_rows} rows leave no degrees of freedom")
         if self.solution.penalty:
-            raise ValueError("standard errors hold without penalty only")
+            raise ValueError("standard errors are defined only for a fit without penalty")
 
     @property
     def dof(self) -> int:
@@ -50,7 +50,7 @@ class Inference:
 
     @property
     def residual_variance(self) -> float:
-        """Unbiased estimate of the noise variance: the noise floor of the mean squared error."""
+        """Unbiased estimate of the noise variance, below which no mean squared error is expected to fall."""
         return self.residual_sum_of_squares / self.dof
 
     @property
@@ -73,19 +73,19 @@ class Inference:
 
     @cached_property
     def t(self) -> Tensor:
-        """Coefficients in standard errors, shape ``(p,)``."""
+        """The t statistics: coefficients divided by their standard errors, shape ``(p,)``."""
         return self.solution.theta / self.standard_errors
 
     @cached_property
     def p(self) -> Tensor:
-        """Two-sided p-values of the coefficients being zero, shape ``(p,)``."""
+        """Two-sided p-values of the hypotheses that a coefficient is zero, shape ``(p,)``."""
         from scipy.special import stdtr
 
         return torch.from_numpy(2 * stdtr(self.dof, -self.t.abs().numpy()))
 
     @property
     def t_quantile(self) -> float:
-        """Half width of an interval of the asked level, in standard errors."""
+        """Half width of a confidence interval in standard errors."""
         from scipy.special import stdtrit
 
         return float(stdtrit(self.dof, (1 + self.level) / 2))
@@ -103,7 +103,7 @@ class Inference:
 
     @property
     def explained_sum_of_squares(self) -> float:
-        """``|ŷ - ȳ|²``, or ``|ŷ|²`` without bias; not as a difference, which would lose digits."""
+        """``|ŷ - ȳ|²``, or ``|ŷ|²`` without bias; not computed as a difference, which would lose digits."""
         return float(self.solution.factor[int(self.solution.has_bias) : -1, -1].square().sum())
 
     @property
@@ -119,7 +119,7 @@ class Inference:
 
     @property
     def f(self) -> float:
-        """F statistic of all weights being zero."""
+        """F statistic of the hypothesis that all weights are zero."""
         return self.explained_sum_of_squares / len(self.solution.weight) / self.residual_variance
 
     @property
@@ -131,7 +131,7 @@ class Inference:
 
     @property
     def log_likelihood(self) -> float:
-        """Largest log likelihood under normal errors."""
+        """Maximum of the log-likelihood under normal errors."""
         n = self.solution.num_rows
         return -n / 2 * (math.log(2 * math.pi) + math.log(self.residual_sum_of_squares / n) + 1)
 
@@ -152,7 +152,7 @@ class Inference:
             X: features in their own units, shape ``(n, P)``.
 
         Returns:
-            Shape ``(n,)``: noise and uncertainty of the coefficients together.
+            Shape ``(n,)``; includes both the noise and the uncertainty of the coefficients.
         """
         X = X.double()
         leverage = (
@@ -161,7 +161,7 @@ class Inference:
         return self.residual_std * (1 + leverage.square().sum(dim=1)).sqrt()
 
     def summary(self) -> dict[str, float]:
-        """The numbers that describe the fit as a whole; those that are not finite are left out."""
+        """Return the statistics of the fit as a whole, without those that are not finite."""
         n = self.solution.num_rows
         values = {
             "mse": self.residual_sum_of_squares / n,
@@ -178,13 +178,13 @@ class Inference:
 
 
 def infer(solution: Solution | None, level: float = 0.95) -> Inference | None:
-    """Inference for a solution, or None where there is nothing to infer from."""
+    """Return the inference for a solution; None if it has a penalty or no degrees of freedom."""
     if solution is None or solution.penalty or solution.num_rows <= len(solution.theta):
         return None
     return Inference(solution, level)
 
 
 def noise_floor(solution: Solution | None) -> float | None:
-    """Estimate of the noise variance, in the target's unit squared; None where it cannot be estimated."""
+    """Return the estimated noise variance, in the squared unit of the target; None if it cannot be estimated."""
     inference = infer(solution)
     return None if inference is None else inference.residual_variance

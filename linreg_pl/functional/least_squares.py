@@ -1,11 +1,11 @@
-"""Least squares by streaming Householder QR, never by normal equations.
+"""Least squares by streaming Householder QR, without normal equations.
 
-The triangular factor R of ``A = [1 X y]`` holds all that least squares needs of a table:
-``|A v| = |R v|`` for every vector v. It is found block by block, since the factor of two
+The triangular factor R of ``A = [1 X y]`` contains all that least squares needs of a table:
+``|A v| = |R v|`` for every vector v. It is computed block by block, as the factor of two
 stacked blocks is the factor of their stacked factors (Golub and Van Loan, Matrix
-Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and is as accurate as
+Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and it is as accurate as
 Householder QR of the whole table (Higham, Accuracy and Stability of Numerical
-Algorithms, theorem 20.3). It can be merged in any order, over batches and processes.
+Algorithms, theorem 20.3). Factors can be merged in any order, over batches and processes.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**12, 2**16  # whichever is more: a block stays in a core's own cache
-RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # times the number of columns
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**12, 2**16  # whichever gives more rows; such a block fits in a core's cache
+RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # is multiplied by the number of columns
 
 
 class RankDeficientError(ValueError):
     """The columns are linearly dependent, so the optimum is not unique.
 
     Attributes:
-        columns: indices of the columns involved; the first column of ones has index -1.
+        columns: indices of the columns involved; the column of ones has index -1.
     """
 
     def __init__(self, columns: list[int]) -> None:
@@ -30,12 +30,12 @@ class RankDeficientError(ValueError):
 
 
 def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Triangular factor of ``[1 X y]``, or of its rows times the square roots of their weights.
+    """Return the triangular factor of ``[1 X y]``, each row multiplied by the square root of its weight.
 
     Args:
         X: features, shape ``(n, P)``, of any floating dtype.
         y: target, shape ``(n, 1)``.
-        weight: what the square of each row counts, shape ``(n, 1)``, nowhere negative; ones by default.
+        weight: weight of each row, shape ``(n, 1)``, not negative; ones by default.
 
     Returns:
         Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
@@ -46,7 +46,7 @@ def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Ten
     factors = []
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
-        columns = workspace[: width * len(rows)].view(width, len(rows))  # one after another, as LAPACK wants it
+        columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
         columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
         if weight is not None:
             columns *= weight[start : start + size].mT.double().sqrt()
@@ -59,7 +59,7 @@ def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Ten
 
 
 def triangularize(A: Tensor) -> Tensor:
-    """Triangular factor of any matrix ``(n, k)``, padded with zeros to ``(k, k)``."""
+    """Return the triangular factor of any matrix ``(n, k)``, padded with zeros to ``(k, k)``."""
     return _padded(torch.linalg.qr(A, mode="r").R)
 
 
@@ -68,8 +68,8 @@ def _padded(R: Tensor) -> Tensor:
     return R if rows == columns else torch.cat([R, R.new_zeros(columns - rows, columns)])
 
 
-def merge(factors: Tensor) -> Tensor:
-    """Factor of several tables together, ``(k, P + 2, P + 2)`` to ``(P + 2, P + 2)``."""
+def merge_factors(factors: Tensor) -> Tensor:
+    """Return the factor of several tables together: ``(k, P + 2, P + 2)`` to ``(P + 2, P + 2)``."""
     return triangularize(factors.flatten(end_dim=1))
 
 
@@ -78,12 +78,12 @@ class Solution(NamedTuple):
 
     Attributes:
         weight: shape ``(P,)``, float64.
-        bias: shape ``()``; zero where there is none.
-        factor: triangular factor of ``[1 X y]``, or of ``[X y]`` where there is no bias,
-            before any penalty; shape ``(p + 1, p + 1)`` for ``p`` coefficients.
-        num_rows: rows of the table.
+        bias: shape ``()``; zero if there is none.
+        factor: triangular factor of ``[1 X y]``, or of ``[X y]`` if there is no bias,
+            without the penalty; shape ``(p + 1, p + 1)`` for ``p`` coefficients.
+        num_rows: number of rows of the table.
         has_bias: whether the first column of the factor is the column of ones.
-        penalty: ridge penalty; inference holds for zero only.
+        penalty: ridge penalty; inference needs a penalty of zero.
     """
 
     weight: Tensor
@@ -95,42 +95,42 @@ class Solution(NamedTuple):
 
     @property
     def theta(self) -> Tensor:
-        """All coefficients in the order of the factor's columns: the bias first, if any."""
+        """All coefficients in the order of the factor's columns: the bias first, if there is one."""
         return torch.cat([self.bias.reshape(1), self.weight]) if self.has_bias else self.weight
 
 
 def num_rows(R: Tensor) -> int:
-    """Rows of the table behind a factor of ``[1 X y]``: the squared length of the column of ones."""
+    """Return the number of rows of a table from its factor: the squared length of the column of ones."""
     return round(R[0, 0].item() ** 2)
 
 
 def solve(
     R: Tensor, bias: bool = True, ridge: float = 0.0, scale: Tensor | None = None, minimum_norm: bool = False
 ) -> Solution:
-    """Coefficients that minimise ``|y - Xw - b|² + ridge |scale * w|²``.
+    """Find the coefficients that minimise ``|y - Xw - b|² + ridge |scale * w|²``.
 
     Args:
         R: triangular factor of ``[1 X y]``, shape ``(P + 2, P + 2)``.
         bias: whether there is an intercept; it is never penalised.
         ridge: strength of the penalty.
-        scale: units of the penalty, shape ``(P,)``: the standard deviations of the columns
-            make it the penalty for standardised columns. Ones by default.
-        minimum_norm: of the many optima of dependent columns, take the one of the shortest weight.
+        scale: scales of the weights in the penalty, shape ``(P,)``; the standard deviations of the
+            columns give the penalty for standardised columns. Ones by default.
+        minimum_norm: if the optimum is not unique, return the one with the shortest weight vector.
 
     Raises:
-        RankDeficientError: the columns are linearly dependent, there is no penalty, and no ``minimum_norm``.
+        RankDeficientError: the columns are linearly dependent, without a penalty or ``minimum_norm``.
     """
     count = num_rows(R)
     factor = R if bias else triangularize(R[:, 1:])
-    penalised = factor
+    augmented = factor
     if ridge:
         units = torch.ones(R.shape[0] - 2, dtype=R.dtype) if scale is None else scale
         rows = torch.diag(torch.cat([units.new_zeros(int(bias)), ridge**0.5 * units, units.new_zeros(1)]))
-        penalised = triangularize(torch.cat([factor, rows]))
-    dependent = dependent_columns(penalised)
+        augmented = triangularize(torch.cat([factor, rows]))
+    dependent = dependent_columns(augmented)
     if dependent and not minimum_norm:
         raise RankDeficientError([column - int(bias) for column in dependent])
-    R, target = penalised[:-1, :-1], penalised[:-1, -1:]
+    R, target = augmented[:-1, :-1], augmented[:-1, -1:]
     theta = _shortest(R, target, bias) if dependent else torch.linalg.solve_triangular(R, target, upper=True)
     theta = theta.squeeze(1)
     weight = theta[1:] if bias else theta
@@ -138,18 +138,18 @@ def solve(
 
 
 def _shortest(R: Tensor, target: Tensor, bias: bool) -> Tensor:
-    """Of all coefficients that solve ``R θ = target`` best, those of the shortest weight, shape ``(p, 1)``."""
+    """Return the least-squares solution of ``R θ = target`` with the shortest weight vector, shape ``(p, 1)``."""
     norms = _column_norms(R)
     U, singular, V = torch.linalg.svd(R / norms)
     kept = _kept(singular)
     theta: Tensor = V[kept].mT @ (U[:, kept].mT @ target / singular[kept, None]) / norms[:, None]
-    free = (V[~kept] / norms).mT  # directions that change no prediction
+    free = (V[~kept] / norms).mT  # directions in which predictions do not change
     theta -= free @ torch.linalg.lstsq(free[int(bias) :], theta[int(bias) :]).solution
     return theta
 
 
 def unique_solution(R: Tensor, bias: bool) -> Solution | None:
-    """The optimum of a factor of ``[1 X y]``; None where the rows do not determine one."""
+    """Return the optimum from a factor of ``[1 X y]``; None if it is not unique."""
     if num_rows(R) < len(R) - 2 + int(bias):
         return None
     try:
@@ -159,18 +159,18 @@ def unique_solution(R: Tensor, bias: bool) -> Solution | None:
 
 
 def _column_norms(columns: Tensor) -> Tensor:
-    """Lengths, to scale each column to length 1 by, which no unit of measure can change; 1 for a column of zeros."""
+    """Return the length of each column, or 1 for a column of zeros, to make the rank independent of units."""
     norms = columns.norm(dim=0)
     return torch.where(norms > 0, norms, 1.0)
 
 
 def _kept(singular: Tensor) -> Tensor:
-    """Which singular values of columns of length 1 are not zero but for rounding."""
+    """Return which singular values of columns of length 1 differ from zero by more than rounding errors."""
     return singular > RANK_TOLERANCE * len(singular) * singular.max()
 
 
 def dependent_columns(factor: Tensor) -> list[int]:
-    """Indices of the columns that take part in a linear dependence; empty at full rank."""
+    """Return the indices of the columns that are linearly dependent; empty at full rank."""
     columns = factor[:-1, :-1]
     _, singular, V = torch.linalg.svd(columns / _column_norms(columns))
     null = V[~_kept(singular)]
@@ -178,25 +178,25 @@ def dependent_columns(factor: Tensor) -> list[int]:
 
 
 def matrix_rank(factor: Tensor) -> int:
-    """Rank of the coefficient columns, judged after scaling each to length 1."""
+    """Return the rank of the coefficient columns, each scaled to length 1."""
     columns = factor[:-1, :-1]
     return int(_kept(torch.linalg.svdvals(columns / _column_norms(columns))).sum())
 
 
 def condition_number(factor: Tensor) -> float:
-    """Ratio of the largest to the smallest singular value of the coefficient columns, in their own units."""
+    """Return the condition number of the coefficient columns, in their own units."""
     singular = torch.linalg.svdvals(factor[:-1, :-1])
     return float(singular[0] / singular[-1])
 
 
 def column_std(R: Tensor) -> Tensor:
-    """Population standard deviations of the columns of X, shape ``(P,)``, from a factor of ``[1 X y]``."""
+    """Return the population standard deviations of the columns of X, shape ``(P,)``, from a factor of ``[1 X y]``."""
     deviations: Tensor = R[1:, 1:-1].norm(dim=0)
     return deviations / abs(R[0, 0])
 
 
 def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:
-    """``|y - Xw - b|²`` for any coefficients, without the table.
+    """Return ``|y - Xw - b|²`` for any coefficients, from the factor alone.
 
     Args:
         R: triangular factor of ``[1 X y]``.
@@ -208,13 +208,13 @@ def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:
 
 
 def profile(R: Tensor, columns: list[int], bias: bool) -> Tensor:
-    """Factor ``G`` of the sum of squared residuals over some coefficients, the others each time at their best.
+    """Return the factor ``G`` of the profile of the residual sum of squares over some coefficients.
 
-    ``|G (v, -1)|²`` is its least value where these coefficients are ``v``.
+    ``|G (v, -1)|²`` is the smallest sum of squares if these coefficients are ``v`` and the others are optimal.
 
     Args:
         R: triangular factor of ``[1 X y]``.
-        columns: of the coefficients in R: the bias is 0, the weights begin at 1.
+        columns: columns of R that belong to these coefficients: 0 for the bias, 1 for the first weight.
         bias: whether there is an intercept; else it is zero.
 
     Returns:
@@ -225,5 +225,5 @@ def profile(R: Tensor, columns: list[int], bias: bool) -> Tensor:
 
 
 def total_sum_of_squares(R: Tensor, centred: bool = True) -> float:
-    """``|y - ȳ|²``, or ``|y|²`` where not centred, from a factor of ``[1 X y]``."""
+    """Return ``|y - ȳ|²``, or ``|y|²`` if not centred, from a factor of ``[1 X y]``."""
     return float(R[int(centred) :, -1].square().sum())

@@ -1,5 +1,8 @@
-"""The model and the losses of linear regression (d2l sections 3.1, 3.4 and 3.7)."""
+"""The model, the losses and the SGD step of linear regression (d2l sections 3.1, 3.4 and 3.7)."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, matmul
 
 
@@ -25,8 +28,8 @@ def linreg(X: Tensor, w: Tensor, b: Tensor | float) -> Tensor:
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
     """Half the squared error of each row (d2l equation 3.1.5).
 
-    Its gradient is half that of ``MSELoss``, so this loss with step ``lr``
-    moves as ``MSELoss`` does with ``lr / 2``.
+    Its gradient is half that of ``MSELoss``, so SGD on this loss with ``lr`` takes
+    the same steps as SGD on ``MSELoss`` with ``lr / 2``.
 
     Args:
         y_hat: predictions, shape ``(n, 1)``.
@@ -53,3 +56,23 @@ def l2_penalty(w: Tensor) -> Tensor:
         A scalar.
     """
     return (w**2).sum() / 2
+
+
+@torch.no_grad()
+def sgd(params: Iterable[Tensor], lr: float, batch_size: float) -> None:
+    """Take one SGD step, in place.
+
+    It differs from the notebook's function so that the gradient can be read after
+    the step: ``grad`` becomes the gradient of the mean loss, and it is zeroed before
+    the next backward pass instead of here.
+
+    Args:
+        params: parameters whose ``grad`` holds the gradient of a summed loss.
+        lr: step size.
+        batch_size: number of rows the loss was summed over.
+    """
+    for param in params:
+        if param.grad is None:
+            continue
+        param.grad /= batch_size
+        param.sub_(lr * param.grad)

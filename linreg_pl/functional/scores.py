@@ -1,8 +1,8 @@
-"""How well predictions fit: sums that can be merged, and the scores that follow from them.
+"""Scores of predictions, computed from summaries that can be merged over batches and processes.
 
 A summary of ``n`` rows is the float64 vector ``(n, Σloss, Σ(y - ŷ)², ȳ, Σ(y - ȳ)²)``.
-The target's sum of squares is kept about its mean (Chan, Golub and LeVeque 1983), so
-R² does not drown when the mean is large.
+The target's sum of squares is taken about its mean (Chan, Golub and LeVeque 1983), so
+that R² stays accurate when the mean is large.
 """
 
 import math
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 
-def summarize(y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Summary of one batch of predictions.
+def summarize_predictions(y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the summary of one batch of predictions.
 
     Args:
         y_hat: predictions, shape ``(n, 1)``.
         y: targets, shape ``(n, 1)``.
         loss_sum: the model's own loss, summed over the rows, a scalar.
-        weight: what each row counts, shape ``(n, 1)``; ones by default.
+        weight: weight of each row, shape ``(n, 1)``; ones by default.
 
     Returns:
         float64, shape ``(5,)``.
@@ -31,8 +31,8 @@ def summarize(y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None 
     return torch.stack([count, loss_sum.double(), squares, mean, deviation])
 
 
-def merge(summaries: Tensor) -> Tensor:
-    """Summary of all rows together.
+def merge_summaries(summaries: Tensor) -> Tensor:
+    """Return the summary of all rows together.
 
     Args:
         summaries: shape ``(k, 5)``.
@@ -48,18 +48,18 @@ def merge(summaries: Tensor) -> Tensor:
 
 
 def scores(summary: Tensor) -> dict[str, float]:
-    """Mean loss, mean squared error, its root, and R².
+    """Return mean loss, mean squared error, its root, and R².
 
     Args:
         summary: shape ``(5,)``.
 
     Returns:
-        ``loss``, ``mse``, ``rmse`` and ``r2``; no ``r2`` where the target is
-        constant, nothing where there are no rows.
+        ``loss``, ``mse``, ``rmse`` and ``r2``; without ``r2`` if the target is
+        constant, and empty if there are no rows.
 
     Example:
         >>> y, y_hat = torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]])
-        >>> scores(summarize(y_hat, y, torch.tensor(0.5)))
+        >>> scores(summarize_predictions(y_hat, y, torch.tensor(0.5)))
         {'loss': 0.25, 'mse': 0.5, 'rmse': 0.7071067811865476, 'r2': 0.5}
     """
     count, loss_sum, squares, _, deviation = summary.tolist()

@@ -1,11 +1,11 @@
-"""The largest step at which SGD is stable.
+"""The largest learning rate at which SGD is stable.
 
-On the half squared error a step is ``δ ← (I - lr A) δ + noise``, with δ the distance to the
-optimum and ``A = ZᵀZ/B`` the curvature of the mini-batch, ``Z = [X 1]``. The mean of |δ|²
-shrinks in every direction as long as ``lr < 2 / λmax(E[A]⁻¹ E[A²])``: this is
-2 / λmax of the curvature when a mini-batch is the whole table, and less the smaller and
-the more unequal the mini-batches are (Défossez and Bach 2015, Averaged Least-Mean-Squares:
-Bias-Variance Trade-offs and Optimal Sampling Distributions, section 2).
+On the half squared error a step is ``δ ← (I - lr A) δ + noise``, where δ is the distance to the
+optimum and ``A = ZᵀZ/B`` the curvature (Hessian) of the mini-batch, with ``Z = [X 1]``. The mean
+of |δ|² shrinks in every direction if ``lr < 2 / λmax(E[A]⁻¹ E[A²])``. For a mini-batch of the
+whole table, this is 2 / λmax of the curvature; the bound is smaller for smaller and more unequal
+mini-batches (Défossez and Bach 2015, Averaged Least-Mean-Squares: Bias-Variance Trade-offs and
+Optimal Sampling Distributions, section 2).
 """
 
 import torch
@@ -13,18 +13,18 @@ from torch import Tensor
 
 
 def largest_stable_lr(A: Tensor) -> tuple[float, Tensor]:
-    """Largest lr at which the mean squared distance to the optimum does not grow.
+    """Return the largest lr at which the mean squared distance to the optimum does not grow.
 
     Args:
         A: curvatures of a sample of mini-batches, shape ``(k, d, d)``, float64.
 
     Returns:
-        The step size (for the half squared error), and the direction that breaks first,
-        shape ``(d,)``, as shares that sum to 1; infinity where there is no curvature.
+        The learning rate for the half squared error, infinite if there is no curvature; and the
+        direction that diverges first, as shares of the coefficients that sum to 1, shape ``(d,)``.
     """
     mean, square = A.mean(dim=0), (A @ A).mean(dim=0)
     values, vectors = torch.linalg.eigh(mean)
-    seen = values > values[-1].clamp(min=0) * 1e-12  # directions that the mini-batches say something about
+    seen = values > values[-1].clamp(min=0) * 1e-12  # directions in which the mini-batches have curvature
     if not seen.any():
         return torch.inf, torch.zeros_like(values)
     whitened = vectors[:, seen] / values[seen].sqrt()

@@ -1,71 +1,60 @@
-"""From a table's own units to columns of mean 0 and standard deviation 1, and back."""
+"""Standardised columns, of mean 0 and standard deviation 1, and the way back to the table's own units."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def summarize(X: Tensor) -> Tensor:
-    """Number of rows, mean and sum of squared deviations of every column of a block.
-
-    Args:
-        X: features, shape ``(n, P)``.
-
-    Returns:
-        float64, shape ``(3, P)``.
-    """
-    X = X.double()
-    mean = X.sum(dim=0) / max(len(X), 1)
-    return torch.stack([torch.full_like(mean, len(X)), mean, (X - mean).square_().sum(dim=0)])
+from linreg_pl.functional.least_squares import column_std
 
 
-def merge(first: Tensor, second: Tensor) -> Tensor:
-    """Summary of two blocks together (Chan, Golub and LeVeque 1983), shape ``(3, P)``."""
-    count = first[0] + second[0]
-    share = second[0] / count.clamp(min=1)
-    step = second[1] - first[1]
-    return torch.stack([count, first[1] + share * step, first[2] + second[2] + first[0] * share * step.square()])
+class Scaling(NamedTuple):
+    """What is subtracted from the columns of X, and what they are then divided by; both float64, shape ``(P,)``."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def standardize(self, X: Tensor) -> Tensor:
+        """Return ``(X - mean) / scale``, computed in float64.
+
+        Args:
+            X: raw features, shape ``(n, P)``.
+
+        Returns:
+            float64, shape ``(n, P)``.
+        """
+        return X.to(torch.float64, copy=True).sub_(self.mean.to(X.device)).div_(self.scale.to(X.device))
+
+    def invert(self, X: Tensor) -> Tensor:
+        """Return ``X * scale + mean``: the raw features, float64, shape ``(n, P)``."""
+        return X.double() * self.scale.to(X.device) + self.mean.to(X.device)
+
+    def unscale_coefficients(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn coefficients of standardised columns into coefficients of the raw ones.
+
+        ``((x - mean) / scale) w + b  =  x (w / scale) + (b - mean (w / scale))``
+
+        Args:
+            weight: shape ``(P,)``.
+            bias: a scalar.
+
+        Returns:
+            Weight ``(P,)`` and bias ``()``, float64.
+
+        Example:
+            >>> scaling = Scaling(torch.tensor([10.0]).double(), torch.tensor([2.0]).double())
+            >>> weight, bias = scaling.unscale_coefficients(torch.tensor([4.0]), torch.tensor(1.0))
+            >>> weight.item(), bias.item()
+            (2.0, -19.0)
+        """
+        weight = weight.double() / self.scale
+        return weight, bias.double() - self.mean @ weight
 
 
-def column_moments(summary: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of every column.
-
-    Args:
-        summary: shape ``(3, P)``.
-
-    Returns:
-        Two float64 tensors of shape ``(P,)``.
-    """
-    count, mean, deviation = summary
-    return mean, (deviation / count).sqrt()
-
-
-def standardize(X: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return ``(X - mean) / scale``, computed in float64.
-
-    Args:
-        X: features in their own units, shape ``(n, P)``.
-        mean: shape ``(P,)``.
-        scale: shape ``(P,)``, nowhere zero.
-
-    Returns:
-        float64, shape ``(n, P)``.
-    """
-    return X.to(torch.float64, copy=True).sub_(mean).div_(scale)
-
-
-def to_own_units(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn coefficients for standardised columns into coefficients for the columns themselves.
-
-    ``((x - mean) / scale) w + b  =  x (w / scale) + (b - mean (w / scale))``
+def column_scaling(R: Tensor) -> Scaling:
+    """Mean and population standard deviation of every column of X.
 
     Args:
-        weight: shape ``(P,)``.
-        bias: a scalar.
-        mean: shape ``(P,)``.
-        scale: shape ``(P,)``.
-
-    Returns:
-        Weight ``(P,)`` and bias ``()`` in the table's units, float64.
+        R: triangular factor of ``[1 X y]``, shape ``(P + 2, P + 2)``; of weighted rows, the moments are weighted.
     """
-    weight = weight.double() / scale
-    return weight, bias.double() - mean @ weight
+    return Scaling(R[0, 1:-1] / R[0, 0], column_std(R))

@@ -1,14 +1,14 @@
-"""The triangular factor of a table, over any number of batches and processes."""
+"""The triangular factor of a table as a metric."""
 
 import torch
 from torch import Tensor
 
-from linreg_pl.functional import least_squares
+from linreg_pl.functional.least_squares import merge_factors, triangular_factor
 from linreg_pl.metrics.merged import MergedMetric
 
 
 class TriangularFactor(MergedMetric):
-    """Triangular factor of ``[1 X y]``; all of least squares follows from it.
+    """Triangular factor of ``[1 X y]``, from which all of least squares follows.
 
     Args:
         num_features: columns of X.
@@ -16,18 +16,19 @@ class TriangularFactor(MergedMetric):
     Example:
         >>> metric = TriangularFactor(num_features=1)
         >>> metric.update(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0], [5.0]]))
-        >>> solution = least_squares.solve(metric.compute())
+        >>> from linreg_pl.functional import solve
+        >>> solution = solve(metric.compute())
         >>> round(solution.weight.item(), 12), round(solution.bias.item(), 12)
         (2.0, 1.0)
     """
 
     def __init__(self, num_features: int) -> None:
-        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), least_squares.merge)
+        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), merge_factors)
 
     def update(self, X: Tensor, y: Tensor | None = None) -> None:
-        """Add features ``(n, P)`` and targets ``(n, 1)``, or alone the factor that was made of them elsewhere."""
+        """Add features ``(n, P)`` and targets ``(n, 1)``, or only a factor that was computed from them."""
         if len(X):
-            self.absorb(X if y is None else least_squares.triangular_factor(X, y))
+            self.absorb(X if y is None else triangular_factor(X, y))
 
     def compute(self) -> Tensor:
         """Return the factor, float64, shape ``(P + 2, P + 2)``."""

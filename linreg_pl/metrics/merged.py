@@ -1,4 +1,4 @@
-"""A metric whose whole state is one float64 tensor that merges."""
+"""The base class of metrics whose state is one float64 tensor."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ from torchmetrics import Metric
 
 
 class MergedMetric(Metric):
-    """Base of metrics that keep one summary and merge it over batches and processes.
+    """Metric that keeps one summary of all rows, merged over batches and processes.
 
-    The state stays float64 whatever ``precision`` or ``.to(dtype)`` is asked for:
-    a summary in less loses the digits it exists to keep.
+    The state stays float64, even after ``.to(dtype)`` and with any ``precision``, as a summary
+    of lower precision would lose the digits that it is meant to keep.
 
     Args:
         empty: summary of no rows.
-        merge: merges ``(k, …)`` stacked summaries into one; a function of a module, so that it can be pickled.
+        merge: merges stacked summaries of shape ``(k, …)`` into one; a module-level function, which can be pickled.
     """
 
     full_state_update = False
@@ -32,7 +32,7 @@ class MergedMetric(Metric):
         self.summary = self.merge(torch.stack([self.summary, summary]))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> "MergedMetric":
-        """Follow a module to another device, but never to another dtype."""
+        """Move to another device with the module, but keep the dtype."""
         kept = self.summary
         super()._apply(fn, exclude_state)
         self.summary = kept.to(self.summary.device)

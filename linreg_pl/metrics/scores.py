@@ -1,14 +1,14 @@
-"""Loss, MSE, RMSE and R² over any number of batches and processes."""
+"""Loss, MSE, RMSE and R² as a metric."""
 
 import torch
 from torch import Tensor
 
-from linreg_pl.functional import scores
+from linreg_pl.functional.scores import merge_summaries, scores, summarize_predictions
 from linreg_pl.metrics.merged import MergedMetric
 
 
 class Scores(MergedMetric):
-    """Scores of predictions, every row counted once.
+    """Scores of predictions, in which each row counts once over all batches and processes.
 
     Example:
         >>> metric = Scores()
@@ -19,12 +19,12 @@ class Scores(MergedMetric):
     """
 
     def __init__(self) -> None:
-        super().__init__(torch.zeros(5, dtype=torch.float64), scores.merge)
+        super().__init__(torch.zeros(5, dtype=torch.float64), merge_summaries)
 
     def update(self, y_hat: Tensor, y: Tensor, loss_sum: Tensor, weight: Tensor | None = None) -> None:
         """Add predictions ``(n, 1)``, targets ``(n, 1)``, the model's loss summed over them, and their weights."""
-        self.absorb(scores.summarize(y_hat, y, loss_sum, weight))
+        self.absorb(summarize_predictions(y_hat, y, loss_sum, weight))
 
     def compute(self) -> dict[str, float]:
-        """See `linreg_pl.functional.scores.scores`."""
-        return scores.scores(self.summary)
+        """Return ``loss``, ``mse``, ``rmse`` and ``r2``, as `linreg_pl.functional.scores`."""
+        return scores(self.summary)

@@ -8,8 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from linreg_pl.data.rows import Batch
-from linreg_pl.models.base import SGDModel
+from linreg_pl.models.sgd import SGDModel
 
 LOSSES: dict[str, type[nn.Module]] = {"squared": nn.MSELoss, "huber": nn.HuberLoss, "absolute": nn.L1Loss}
 
@@ -20,7 +19,7 @@ class Concise(SGDModel):
     The loss is the whole squared error, so ``lr`` moves as ``2 * lr`` does in `Scratch`.
 
     Args:
-        num_features: columns of X; taken from the data.
+        num_features: columns of X.
         lr: step size, of whichever optimizer.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
@@ -53,27 +52,24 @@ class Concise(SGDModel):
         self.reduction = reduction
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.loss_per_squared_error = 1.0 if loss == "squared" else None
-        self.takes_plain_steps = optimizer is None and lr_scheduler is None
-        self._plateau_due = False
+        self.squared_error_scale = 1.0 if loss == "squared" else None
+        self.is_plain_sgd = optimizer is None and lr_scheduler is None
 
     @property
     def linear(self) -> nn.Linear:
         """The only layer."""
-        return self.net[0]  # type: ignore[return-value]
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Predict ``(n, 1)`` from features ``(n, P)``."""
-        return self.net(X)  # type: ignore[no-any-return]
+        layer: nn.Linear = self.net[0]
+        return layer
 
     def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The chosen loss."""
         return self.loss(y_hat, y)  # type: ignore[no-any-return]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of the mini-batch, or the sum; the Trainer does the rest."""
-        mean = self.loss_sum(self(batch.X), batch) / self.share_of_rows(batch)
-        return mean if self.reduction == "mean" else batch.num_rows * mean
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the mean loss of the mini-batch, or the sum; the Trainer does the rest."""
+        X, y, *weight = self.scaled(batch)
+        mean = self.loss_sum(self.net(X), y, *weight) / self.rows_per_process(batch)
+        return mean if self.reduction == "mean" else self.num_rows(batch) * mean
 
     def configure_optimizers(self) -> Any:
         """The chosen optimizer and scheduler, by default plain SGD."""
@@ -88,18 +84,6 @@ class Concise(SGDModel):
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def on_train_epoch_end(self) -> None:
-        """Let a scheduler that waits for a plateau see the epoch's score before the checkpoint is made, not after."""
-        if isinstance(self.lr_schedulers(), ReduceLROnPlateau) and self.trainer.is_last_batch:
-            self._plateau_due = True
-            self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-            self._plateau_due = False
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step, but not once more where `on_train_epoch_end` did."""
-        if metric is None or self._plateau_due:
-            super().lr_scheduler_step(scheduler, metric)
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
         """The layer's weight of shape ``(1, P)`` and bias of shape ``(1,)``."""

@@ -1,21 +1,30 @@
 """The least-squares optimum in one pass over the data."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from linreg_pl.data.base import data_of
 from linreg_pl.errors import InputError, require_not_negative
-from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
+from linreg_pl.functional.least_squares import (
+    RankDeficientError,
+    column_std,
+    num_rows,
+    solve,
+    triangular_factor,
+)
 from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
 from linreg_pl.models.base import BY_HAND, LinearModel
-from linreg_pl.optim import SGD
+from linreg_pl.models.optim import SGD
 
 
 class Exact(LinearModel):
     """Linear regression by streaming Householder QR in float64; no lr, no SGD, one epoch.
 
     Args:
-        num_features: columns of X; taken from the data.
+        num_features: columns of X.
         bias: whether there is an intercept.
         ridge: minimise ``|y - Xw - b|² + ridge |w|²`` instead, with the weights of the
             standardised columns in the penalty where the data are standardised. It is the
@@ -28,12 +37,15 @@ class Exact(LinearModel):
 
     refused_flags = BY_HAND | {
         "precision": "this model computes in float64; leave the flag out",
-        "limit_train_batches": "this model takes all rows; leave rows out of the table instead",
-        "overfit_batches": "this model takes all rows; leave rows out of the table instead",
+        **dict.fromkeys(
+            ("overfit_batches", "limit_train_batches"),  # the first sets the second
+            "this model takes all rows; leave rows out of the table instead",
+        ),
     }
     automatic_optimization = False
-    loss_per_squared_error = 1.0
-    own_units = True
+    squared_error_scale = 1.0
+    served = "factors"
+    wants_raw = True
     minimum_norm = False
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
@@ -43,10 +55,16 @@ class Exact(LinearModel):
         self.triangular_factor = TriangularFactor(num_features)
         self.w = nn.Parameter(torch.zeros(num_features, 1, dtype=torch.float64))
         self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64)) if bias else 0.0
+        self._solved = False
 
-    def forward(self, X: Tensor) -> Tensor:
-        """Predict ``(n, 1)`` from features ``(n, P)`` in their own units."""
-        return linreg(X.double(), self.w, self.b)
+    def net(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from raw features ``(n, P)``, float64."""
+        return linreg(X, self.w, self.b)
+
+    @property
+    def has_coefficients(self) -> bool:
+        """Whether the pass came to its end; if it did so in another process, only the weights tell."""
+        return self._solved or bool(self.w.any())
 
     def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Squared error."""
@@ -66,36 +84,38 @@ class Exact(LinearModel):
         """Begin with no rows: every epoch is a whole pass."""
         self.triangular_factor.reset()
 
-    def training_step(self, factor: Tensor, batch_idx: int) -> None:
-        """Add the factor of a block of rows; after the last one, solve."""
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Add the factor of some rows, or the rows themselves; after the last ones, solve."""
+        factor = batch if isinstance(batch, Tensor) else triangular_factor(*self.scaled(batch))
         self.triangular_factor.update(factor)
         if self.trainer.is_last_batch:
-            self.learn_factor(self.triangular_factor.compute().cpu())
-            self._solve()
+            self._solve(self.triangular_factor.compute().cpu())
             self.optimizers().step()  # type: ignore[union-attr]
 
     @torch.no_grad()
-    def _solve(self) -> None:
-        assert self.factor is not None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        count, wanted = num_rows(self.factor), len(self.w) + self.has_bias
+    def _solve(self, factor: Tensor) -> None:
+        data = data_of(self.trainer)
+        if data is not None:
+            data.set_factor(factor)
+        count, wanted = num_rows(factor), len(self.w) + self.has_bias
         if count < wanted and not (self.ridge or self.minimum_norm):
             raise InputError(
                 f"{count} training rows cannot determine {wanted} coefficients: use more rows, fewer columns in"
                 " --data.features, or --model.ridge above 0"
             )
         try:
-            scale = column_std(self.factor) if data.standardize else None
-            solution = solve(self.factor, self.has_bias, self.ridge, scale, self.minimum_norm)
+            scale = column_std(factor) if data is not None and data.standardize else None
+            solution = solve(factor, self.has_bias, self.ridge, scale, self.minimum_norm)
         except RankDeficientError as error:
             raise InputError(self._dependence(error.columns)) from error
         self.w.copy_(solution.weight.reshape(-1, 1))
         if isinstance(self.b, Tensor):
             self.b.copy_(solution.bias)
+        self._solved = True
 
     def _dependence(self, columns: list[int]) -> str:
         """Say which columns depend on each other, and what to do."""
-        names = [self.trainer.datamodule.feature_names[index] for index in columns if index >= 0]  # type: ignore[attr-defined]
+        names = [self.feature_names[index] for index in columns if index >= 0]
         mend = "" if self.ridge else ", or set --model.ridge above 0"
         if len(names) == 1:
             return f"column {names[0]!r} has one value only: leave it out of --data.features{mend}"
@@ -105,8 +125,13 @@ class Exact(LinearModel):
             f" leave one out of --data.features{mend}"
         )
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whether the checkpoint holds coefficients."""
+        super().on_load_checkpoint(checkpoint)
+        self._solved = "coefficients" in checkpoint
+
     @property
-    def penalised(self) -> bool:
+    def biased_objective(self) -> bool:
         """Whether the ridge penalty pulls the weights from the optimum."""
         return self.ridge > 0
 

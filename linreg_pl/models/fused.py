@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.rows import Rows
-from linreg_pl.data.sampling import Chunk
+from linreg_pl.data.base import DataModule
+from linreg_pl.data.batch import Rows
+from linreg_pl.data.loaders import Chunk
+from linreg_pl.engine.steps import count_steps
+from linreg_pl.functional.fused.steps import by_moments, sgd_steps
 from linreg_pl.functional.regression import linreg
-from linreg_pl.functional.sgd import sgd_steps
-from linreg_pl.models.base import BY_HAND, HandWrittenSGD
-from linreg_pl.optim import SGD
+from linreg_pl.models.base import BY_HAND
+from linreg_pl.models.optim import SGD
+from linreg_pl.models.sgd import HandWrittenSGD
 
 
 class Fused(HandWrittenSGD):
@@ -20,7 +23,7 @@ class Fused(HandWrittenSGD):
     checkpoints and curves count SGD steps; curves get points at the ends of chunks.
 
     Args:
-        num_features: columns of X; taken from the data.
+        num_features: columns of X.
         lr: step size.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
@@ -30,11 +33,11 @@ class Fused(HandWrittenSGD):
     refused_flags = BY_HAND | {
         "precision": "this model computes in float32; leave the flag out",
         **dict.fromkeys(
-            ("limit_train_batches", "overfit_batches", "val_check_interval"),
+            ("overfit_batches", "limit_train_batches", "val_check_interval"),  # the first sets the second
             "counts mini-batches, but this model takes many at once; use --model Scratch, or --trainer.max_steps",
         ),
     }
-    in_chunks = True
+    served = "chunks"
 
     def __init__(
         self,
@@ -50,17 +53,26 @@ class Fused(HandWrittenSGD):
         self.theta = nn.Parameter(torch.zeros(num_features + 1))  # weights, then bias, as the steps want them
         self.theta.data[:-1] = self.initial_weight(num_features, init_std)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def net(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return linreg(X, self.theta[:-1].unsqueeze(1), self.theta[-1])
 
-    def training_step(self, chunk: Chunk, batch_idx: int) -> dict[str, Tensor]:
-        """Take the steps of a chunk, but no more than ``max_steps`` allows."""
+    def connect(self, data: DataModule, stage: str) -> None:
+        """Ask for chunks of mini-batches, for the device that takes the steps."""
+        super().connect(data, stage)
+        moments = by_moments(self.trainer.strategy.root_device)
+        data.serve("chunks", stage == "predict", self.checkpoint_interval, moments)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the steps are compiled already
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Take the steps of a chunk, but no more than ``max_steps`` allows; one step on any other mini-batch."""
+        chunk = batch if isinstance(batch, Chunk) else self._as_chunk(batch)
         counts, order = chunk.counts, chunk.order
         left = self.trainer.max_steps - self.global_step
         if 0 <= left < len(counts):
             counts, order = counts[:left], order[: left * chunk.batch_size]
         X, y, weight = self._on_device(chunk.rows)
+        several = self.trainer.world_size > 1
         losses = sgd_steps(
             self.theta,
             X,
@@ -71,27 +83,25 @@ class Fused(HandWrittenSGD):
             self.weight_decay,
             self._has_bias,
             counts.to(self.device),
-            torch.distributed.all_reduce if self.trainer.world_size > 1 else None,
+            torch.distributed.all_reduce if several else None,
+            way="scan" if several and chunk is not batch else None,  # processes know their own rows only
             weight=weight,
         )
-        self.optimizers().step()  # type: ignore[union-attr]  # counts one step; the others are counted here:
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-        progress.ready += len(counts) - 1
-        progress.completed += len(counts) - 1
+        self.optimizers().step()  # type: ignore[union-attr]  # the Trainer counts this as one step
+        count_steps(self.trainer, len(counts) - 1)
         return {"loss": losses[-1], "losses": losses}
 
+    def _as_chunk(self, batch: Any) -> Chunk:
+        X, y, *weight = self.scaled(batch)
+        rows = Rows(X, *(column.to(X.dtype) for column in (y, *weight)))
+        return Chunk(rows, torch.arange(len(y)), len(y), torch.tensor([self.num_rows(batch)]))
+
     def _on_device(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows where the steps are taken; moved once, for many chunks are of the same rows."""
+        """Move rows to the device of the steps, once for many chunks of the same rows."""
         if self._moved is None or self._moved[0] is not rows:
             weight = None if rows.weight is None else rows.weight.to(self.device)
             self._moved = rows, (rows.X.to(self.device), rows.y.to(self.device), weight)
         return self._moved[1]
-
-    def _apply_batch_transfer_handler(self, batch: Any, *arguments: Any, **options: Any) -> Any:
-        """Leave chunks to `_on_device`."""
-        return (
-            batch if isinstance(batch, Chunk) else super()._apply_batch_transfer_handler(batch, *arguments, **options)
-        )
 
     def configure_optimizers(self) -> SGD:
         """An optimizer that finds no gradients; it carries ``lr`` and counts steps."""

@@ -1,12 +1,13 @@
 """Linear regression written by hand (d2l section 3.4)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.rows import Batch
 from linreg_pl.functional.regression import l2_penalty, linreg
-from linreg_pl.models.base import HandWrittenSGD
-from linreg_pl.optim import SGD
+from linreg_pl.models.optim import SGD
+from linreg_pl.models.sgd import HandWrittenSGD
 
 
 class Scratch(HandWrittenSGD):
@@ -16,7 +17,7 @@ class Scratch(HandWrittenSGD):
     and a ``weight_decay`` as twice as much there.
 
     Args:
-        num_features: columns of X; taken from the data.
+        num_features: columns of X.
         lr: step size.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
@@ -36,25 +37,25 @@ class Scratch(HandWrittenSGD):
         self.b = nn.Parameter(torch.zeros(1)) if bias else 0.0
         self.params = [self.w, self.b] if isinstance(self.b, nn.Parameter) else [self.w]
 
-    def forward(self, X: Tensor) -> Tensor:
+    def net(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return linreg(X, self.w, self.b)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step of SGD on the mini-batch, as in the notebook's loop."""
-        batch_size = self.share_of_rows(batch)
-        optimizer = self.optimizers()
-        loss = self.loss_sum(self(batch.X), batch)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Take one step of SGD on the mini-batch, as the notebook's loop does."""
+        X, y, *weight = self.scaled(batch)
+        batch_size = self.rows_per_process(batch)
+        loss = self.loss_sum(self.net(X), y, *weight)
         if self.weight_decay:
             loss = loss + batch_size * self.weight_decay * l2_penalty(self.w)
         for param in self.params:
             param.grad = None
         self.manual_backward(loss)
-        optimizer.step(batch_size=batch_size)  # type: ignore[union-attr]
+        self.optimizers().step(batch_size=batch_size)  # type: ignore[union-attr]
         return loss.detach() / batch_size
 
     def configure_optimizers(self) -> SGD:
-        """The hand-written SGD."""
+        """Return the hand-written SGD."""
         return SGD(self.params, self.lr)
 
     def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
@@ -62,6 +63,6 @@ class Scratch(HandWrittenSGD):
         return self.w, self.b if isinstance(self.b, Tensor) else None
 
     def describe(self) -> str:
-        """The function and the shapes of its parameters."""
+        """Name the function and the shapes of its parameters."""
         b = f", b {tuple(self.b.shape)}" if isinstance(self.b, Tensor) else ", b = 0"
         return f"linreg(X, w, b): w {tuple(self.w.shape)}{b}"

@@ -21,10 +21,10 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from linreg_pl.callbacks import EpochLoss, RunReport
+from linreg_pl.callbacks import EpochScores, RunReport
 from linreg_pl.data.table import Table
+from linreg_pl.engine.quiet import quieten
 from linreg_pl.models import Exact
-from linreg_pl.quiet import quieten
 
 ROWS = {2: 20_000_000, 8: 8_000_000, 32: 2_000_000, 128: 500_000}
 
@@ -47,7 +47,7 @@ def ours(path: Path) -> np.ndarray:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[EpochLoss(), RunReport()],
+        callbacks=[EpochScores(), RunReport()],
     )
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.fit(model, data)

@@ -1,6 +1,6 @@
 """Speed of SGD under the Trainer, beside its peers, in rows per second.
 
-    python tests/benchmarks/sgd.py [--quick] [--picture speed.png]
+    python tests/benchmarks/sgd.py [--quick] [--steps] [--picture speed.png] [--before CHECKOUT]
 
 Side by side in one run, on shuffled rows at batch size 10 unless said otherwise:
 
@@ -10,12 +10,17 @@ Side by side in one run, on shuffled rows at batch size 10 unless said otherwise
 - plain: a LightningModule as most would write it, with `self.log` and a shuffling DataLoader of rows.
 - sklearn: SGDRegressor, compiled, which updates once per row; the same slope.
 - copy: the rows as they pass when memory is merely copied.
+- ddp: a step of `train.py fit` on two processes, beside a loop of torch's own DistributedDataParallel.
+
+With ``--steps`` only steps are timed: Scratch, Concise and the notebooks, and ddp. With ``--before`` the `train.py`
+of another checkout is timed in turns with this one.
 """
 
 import argparse
 import contextlib
 import io
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +30,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -33,14 +39,13 @@ import yaml
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from linreg_pl.callbacks import Curves, EpochLoss, Optimum, RunReport, Stability
+from linreg_pl.callbacks import Curves, EpochScores, Optimum, RunReport, Stability
 from linreg_pl.data.synthetic import Synthetic
+from linreg_pl.engine.quiet import quieten
 from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.models import Fused
-from linreg_pl.quiet import quieten
 
 ROOT = Path(__file__).parents[2]
-TRAIN = ROOT / "train.py"
 ROWS = {2: 1_000_000, 8: 1_000_000, 32: 400_000, 256: 100_000}
 
 
@@ -48,8 +53,10 @@ def weights(columns: int) -> list[float]:
     return np.random.default_rng(0).standard_normal(columns).round(3).tolist()
 
 
-def command_line(model: str, columns: int, rows: int, epochs: int, batch_size: int = 10) -> float:
-    """Seconds of a whole process."""
+def command_line(
+    model: str, columns: int, rows: int, epochs: int, batch_size: int = 10, processes: int = 1, root: Path = ROOT
+) -> float:
+    """Seconds of a whole run."""
     config = {
         "model": {"class_path": f"linreg_pl.models.{model}", "init_args": {"lr": 0.5 / (columns + 10)}},
         "data": {
@@ -58,10 +65,12 @@ def command_line(model: str, columns: int, rows: int, epochs: int, batch_size: i
         },
         "trainer": {"max_epochs": epochs},
     }
+    if processes > 1:
+        config["trainer"] |= {"accelerator": "cpu", "devices": processes, "strategy": "ddp"}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "speed.yaml").write_text(yaml.safe_dump(config))
         start = time.perf_counter()
-        command = [sys.executable, str(TRAIN), "fit", "--config", "speed.yaml"]
+        command = [sys.executable, str(root / "train.py"), "fit", "--config", "speed.yaml"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
         return time.perf_counter() - start
 
@@ -77,7 +86,7 @@ def in_process(columns: int, rows: int, batch_size: int, epochs: int, data: dict
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Optimum(), Stability(), EpochLoss(), Curves(), RunReport()],
+        callbacks=[Optimum(), Stability(), EpochScores(), Curves(), RunReport()],
     )
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -172,13 +181,71 @@ def copy_time(X: torch.Tensor) -> float:
     return min(times) / len(X)
 
 
+def per_row(model: str, columns: int, processes: int = 1, root: Path = ROOT, rows: int = 30_000) -> float:
+    """Seconds per row of SGD one mini-batch at a time, from whole runs."""
+    few, many = (1, 5) if processes == 1 else (1, 3)
+    runs = partial(command_line, model, columns, rows, processes=processes, root=root)
+    return slope(runs, few, many) / rows
+
+
+def ddp_process(rank: int, processes: int, port: int, columns: int, steps: int, result: Any) -> None:
+    """Train nn.Linear by torch's own DistributedDataParallel, five rows of each mini-batch in either process."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    X, y = torch.randn(steps * 10, columns), torch.randn(steps * 10, 1)
+    net = nn.parallel.DistributedDataParallel(nn.Linear(columns, 1))
+    optimizer, loss_function = torch.optim.SGD(net.parameters(), lr=0.001), nn.MSELoss()
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    dist.barrier()
+    start = time.perf_counter()
+    for rows in order.split(10):
+        mine = rows[rank::processes]
+        optimizer.zero_grad()
+        loss_function(net(X[mine]), y[mine]).backward()
+        optimizer.step()
+    if rank == 0:
+        result.value = (time.perf_counter() - start) / len(y)
+    dist.destroy_process_group()
+
+
+def plain_ddp(columns: int, steps: int, processes: int = 2) -> float:
+    """Seconds per row of a plain loop under DistributedDataParallel."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = torch.multiprocessing.get_context("spawn").Value("d", 0.0)
+    arguments = (processes, port, columns, steps, result)
+    torch.multiprocessing.start_processes(ddp_process, arguments, processes, start_method="spawn")
+    return float(result.value)
+
+
+def compare_steps(checkouts: dict[str, Path], columns: int = 2) -> None:
+    """Print microseconds per step at batch size 10, and times the plain loop of the same kind."""
+    X, y = Synthetic(weights(columns), num_train=30_000).raw("train")
+    loops = {
+        "Scratch": ("notebook 1", min(notebook(X, y, 3000) for _ in range(5))),
+        "Concise": ("notebook 2", min(notebook_2(X, y, 3000) for _ in range(5))),
+        "Concise, 2 processes of ddp": ("plain ddp", min(plain_ddp(columns, 2000) for _ in range(3))),
+        "Scratch, 2 processes of ddp": ("plain ddp", min(plain_ddp(columns, 2000) for _ in range(3))),
+    }
+    for name, (loop, base) in loops.items():
+        model, _, several = name.partition(",")
+        cells = [f"{name:<28} {loop} {base * 1e7:.0f} µs"]
+        for checkout, root in checkouts.items():
+            seconds = per_row(model, columns, 2 if several else 1, root, 10_000 if several else 30_000)
+            cells.append(f"{checkout} {seconds * 1e7:.0f} µs ({seconds / base:.2f} times)")
+        print("   ".join(cells), flush=True)
+
+
 def compare(quick: bool) -> None:
     print("rows per second at batch size 10, shuffled; in brackets times scikit-learn")
     names = ("fused", "sklearn", "notebook 1", "scratch", "notebook 2", "concise", "plain", "copy")
     print(f"{'columns':>8}{'rows':>10}" + "".join(f"{name:>19}" for name in names))
     for columns, rows in ROWS.items():
         data = Synthetic(weights(columns), num_train=rows)
-        X, y = data.own_units("train")
+        X, y = data.raw("train")
         epochs = int((1e8 if quick else 4e8) / rows / (1 + columns / 8))
         steps = 3000
         seconds = {
@@ -190,8 +257,7 @@ def compare(quick: bool) -> None:
             "copy": copy_time(X),
         }
         for model in ("Scratch", "Concise"):
-            per_epoch = slope(lambda e, m=model, c=columns: command_line(m, c, 30_000, e), 1, 3)
-            seconds[model.lower()] = per_epoch / 30_000
+            seconds[model.lower()] = per_row(model, columns)
         base = seconds["sklearn"]
         cells = "".join(f"{1 / seconds[name]:>10.3g} ({base / seconds[name]:>6.3g})" for name in names)
         print(f"{columns:>8}{rows:>10}{cells}", flush=True)
@@ -236,10 +302,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer epochs and rows")
     parser.add_argument("--picture", type=Path, help="where to draw how cost grows")
+    parser.add_argument("--steps", action="store_true", help="time single steps only")
+    parser.add_argument("--before", type=Path, help="another checkout, whose train.py is timed too")
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    compare_steps({"now": ROOT} | ({"before": options.before.resolve()} if options.before else {}))
+    if options.steps:
+        return
     compare(options.quick)
     result = scaling(options.quick)
     if options.picture:

@@ -17,8 +17,8 @@ from functools import partial
 import torch
 from sklearn.linear_model import SGDRegressor
 
-from linreg_pl.functional.regression import linreg, squared_loss
-from linreg_pl.functional.sgd import sgd, sgd_steps
+from linreg_pl.functional.fused.steps import sgd_steps
+from linreg_pl.functional.regression import linreg, sgd, squared_loss
 
 REPEATS = 4
 

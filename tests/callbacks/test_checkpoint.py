@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from linreg_pl.checkpoints import newest
+from linreg_pl.runs.checkpoints import newest
 from tests.commands import in_process
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from linreg_pl import figures
-from linreg_pl.data.sources import Parquet
+from linreg_pl.runs import figures
+from linreg_pl.tables.sources import Parquet
 from tests.commands import CONFIGS, SCRATCH, TABLE, in_process, on_processes
 
 EXACT, FUSED = ("--config", CONFIGS / "exact.yaml"), ("--config", CONFIGS / "fused.yaml")

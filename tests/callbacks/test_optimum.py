@@ -25,7 +25,7 @@ def ols(X, y, bias=True):
 
 
 def default_rows():
-    X, y = Synthetic().own_units("train")
+    X, y = Synthetic().raw("train")
     return X.double().numpy(), y.double().numpy()[:, 0]
 
 

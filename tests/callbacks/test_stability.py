@@ -40,7 +40,7 @@ def largest_stable_lr(X, config=SCRATCH, batch_size=10, bias=True, weight_decay=
 
 
 def default_features():
-    return Synthetic().own_units("train")[0].double().numpy()
+    return Synthetic().raw("train")[0].double().numpy()
 
 
 def refused(outcome):

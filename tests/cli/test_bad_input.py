@@ -36,7 +36,7 @@ HELP = "see python train.py fit --help"
 NONE = "x.parquet: has no numeric column besides the target 'y' (--data.features, --data.categorical); it has"
 RESCALE = "to be squared in float64; rescale the column"
 FOLDER = "holds no report.json; give the folder of a finished run, runs/NAME/version_N"
-NO_MODEL = "is no LinearModel; choose one of Fused, Scratch, Concise, Exact"
+NO_MODEL = "there is no such LinearModel; choose one of Fused, Scratch, Concise, Exact"
 SECTION = "must hold flags, as in 'trainer: {max_epochs: 3}'"
 ROOM = "too large for float32; choose smaller ones"
 
@@ -91,8 +91,8 @@ FLAGS = {
     "--model.lr abc": "--model.lr abc: must be a finite number",
     "--model.lr nan": "--model.lr nan: must be a finite number",
     "--model.lr inf": "--model.lr inf: must be a finite number",
-    "--model.lr -inf": "--model.lr: needs a value; one that begins with - is written --model.lr=-1",
-    "--model.lr": "--model.lr: needs a value; one that begins with - is written --model.lr=-1",
+    "--model.lr -inf": "--model.lr: needs a value; write a negative one as --model.lr=-1",
+    "--model.lr": "--model.lr: needs a value; write a negative one as --model.lr=-1",
     "--model.lr ''": "--model.lr : must be a finite number",
     "--model.lr null": "--model.lr null: needs a value",
     "--model.lr 0": "--model.lr 0.0: must be a positive number",
@@ -103,14 +103,14 @@ FLAGS = {
     "--model.init_std -1": "--model.init_std -1.0: must be zero or a positive number",
     "--model.init_std 1e308": "--model.init_std 1e+308: makes weights that are too large for float32",
     "--model.weight_decay -1": "--model.weight_decay -1.0: must be zero or a positive number",
-    "--model Scrach": "--model Scrach: is no LinearModel; did you mean Scratch?",
+    "--model Scrach": "--model Scrach: there is no such LinearModel; did you mean Scratch?",
     "--model Forest": f"--model Forest: {NO_MODEL}",
     "--model torch.nn.Linear": f"--model torch.nn.Linear: {NO_MODEL}",
     "--model os.system": f"--model os.system: {NO_MODEL}",
     "--model nope.Nope": f"--model nope.Nope: {NO_MODEL}",
-    "--data Tabel": "--data Tabel: is no DataModule; did you mean Table?",
-    "--data linreg_pl.models.Scratch": "--data linreg_pl.models.Scratch: is no DataModule; choose one of Synthetic,"
-    " Perturbed, Table",
+    "--data Tabel": "--data Tabel: there is no such DataModule; did you mean Table?",
+    "--data linreg_pl.models.Scratch": "--data linreg_pl.models.Scratch: there is no such DataModule; choose one of"
+    " Synthetic, Perturbed, Table",
     "--data Table --data.target y": "--data.path: must be given",
     "--data.num_train 0": "there are no train rows: set --data.num_train",
     "--data.num_train -1": "--data.num_train -1: must be zero or a positive number",
@@ -156,13 +156,17 @@ FLAGS = {
     " Concise, which clips",
     "--trainer.strategy fsdp": "--trainer.strategy fsdp: a linear model is too small to be split over devices; use ddp,"
     " which splits the rows",
-    "--trainer.callbacks EarlyStoping": "--trainer.callbacks EarlyStoping: is no Callback; did you mean EarlyStopping?",
+    "--trainer.callbacks EarlyStoping": (
+        "--trainer.callbacks EarlyStoping: there is no such Callback; did you mean EarlyStopping?"
+    ),
     "--trainer.callbacks EarlyStopping": "monitor: must be given",
-    "--trainer.logger Tensorbord": "--trainer.logger Tensorbord: is no Logger; did you mean TensorBoardLogger?",
+    "--trainer.logger Tensorbord": (
+        "--trainer.logger Tensorbord: there is no such Logger; did you mean TensorBoardLogger?"
+    ),
     "--trainer.default_root_dir /proc/no": "/proc/no: No such file or directory",
     "--trainer.default_root_dir scratch.yaml": "scratch.yaml/runs/scratch/version_0: Not a directory",
     "--model Concise --model.optimizer SGD": "--model.optimizer SGD: several classes have this name; give one in full:"
-    " torch.optim.SGD or linreg_pl.optim.SGD",
+    " torch.optim.SGD or linreg_pl.models.optim.SGD",
     "--checkpoint.dirpath /proc/no": "/proc/no: No such file or directory",
     "--checkpoint.save_top_k -7": "Invalid value for save_top_k=-7. Must be >= -1",
     "--checkpoint.mode up": "`mode` can be min, max but got up",
@@ -173,10 +177,10 @@ FLAGS = {
     "-c scratch.yaml": "name a command first, as in python train.py fit --config configs/scratch.yaml",
     "fit": "--data and --model: must be given, or a --config such as configs/scratch.yaml",
     "fit --model Scratch": "--data: must be given, or a --config such as configs/scratch.yaml",
-    "fit --model.lr 0.1 --model Scratch --data Synthetic": "--model.lr 0.1: put --model NAME before it",
-    "fit -c": "--config: needs a value; one that begins with - is written --config=-1",
+    "fit --model.lr 0.1 --model Scratch --data Synthetic": "--model.lr 0.1: give --model NAME first",
+    "fit -c": "--config: needs a value; write a negative one as --config=-1",
     "validate -c scratch.yaml": "validate needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt",
-    "report": "report wants the folder of one run: python train.py report runs/NAME/version_N",
+    "report": "report needs the folder of one run: python train.py report runs/NAME/version_N",
     "report nope": f"nope: {FOLDER}",
     "report scratch.yaml": f"scratch.yaml: {FOLDER}",
     "report run/checkpoints": f"run/checkpoints: {FOLDER}",
@@ -206,7 +210,7 @@ CONFIGS_REFUSED = {
     "list": ("- 1\n", f"x.yaml: {SECTION} (--config)"),
     "text": ("hello\n", f"x.yaml: {SECTION} (--config)"),
     "section of another kind": (CONFIG.replace("\n  max_epochs: 3", " [1]"), f"x.yaml: trainer: {SECTION}"),
-    "said twice": (f"{CONFIG}trainer:\n  max_epochs: 1\n", "x.yaml: line 18: 'trainer' stands here twice"),
+    "said twice": (f"{CONFIG}trainer:\n  max_epochs: 1\n", "x.yaml: line 18: 'trainer' is given twice"),
     "unknown key": (f"{CONFIG}foo: 1\n", f"x.yaml: foo: there is no such argument; {HELP}"),
     "unknown flag": (
         CONFIG.replace("max_epochs", "max_epoch"),
@@ -237,11 +241,11 @@ CONFIGS_REFUSED = {
     "function": (CONFIG.replace("linreg_pl.models.Scratch", "os.system"), f"x.yaml: model os.system: {NO_MODEL}"),
     "command for an optimizer": (
         CONCISE.replace("0.03", "0.03\n    optimizer: {class_path: subprocess.Popen, init_args: {args: [touch, ran]}}"),
-        "x.yaml: model.optimizer subprocess.Popen: is no Optimizer; give one's name, or module and name",
+        "x.yaml: model.optimizer subprocess.Popen: there is no such Optimizer; give its name, or its full import path",
     ),
     "command for a callback": (
         f"{CONFIG}  callbacks: [{{class_path: subprocess.Popen, init_args: {{args: [touch, ran]}}}}]\n",
-        "x.yaml: trainer.callbacks subprocess.Popen: is no Callback; give one's name, or module and name",
+        "x.yaml: trainer.callbacks subprocess.Popen: there is no such Callback; give its name, or its full import path",
     ),
     "YAML that would run a command": (
         "model: !!python/object/apply:os.system ['touch ran']\n",
@@ -310,10 +314,10 @@ def whole(suffix):
 
 
 DAMAGED = "Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file."
-ZEROS = "is not UTF-8 text: it holds zero bytes"
+ZEROS = "is not UTF-8 text: it contains zero bytes"
 TABLES = {
     "nope.csv": (..., "", "nope.csv: no such file (--data.path)"),
-    "*.nope": (..., "", "*.nope: no file fits this pattern (--data.path)"),
+    "*.nope": (..., "", "*.nope: no file matches this pattern (--data.path)"),
     "empty folder": (None, "", "empty folder: is a folder without CSV, Parquet or Feather files (--data.path)"),
     "x.txt": (csv("123"), "", "x.txt: --data.path must end in .csv, .parquet or .feather"),
     "x.csv.gz": (gzip.compress(b"x,y\n1,2\n"), "", "x.csv.gz: --data.path must end in .csv, .parquet or .feather"),
@@ -444,7 +448,7 @@ TABLES = {
     "no targets.parquet": (
         pa.table({"x": SIX, "y": [1.0, None, *SIX[2:]]}),
         "--data.missing mean",
-        "no targets.parquet: column 'y', row 2: the value is missing; only numbers of features have a mean;"
+        "no targets.parquet: column 'y', row 2: the value is missing; only numeric features are replaced by their mean;"
         " --data.missing drop leaves such rows out",
     ),
     "x.parquet": (pa.table({"x": [[1, 2]] * 6, "y": SIX}), "", f"{NONE} 'x' (list<element: int64>), 'y' (double)"),
@@ -726,8 +730,8 @@ def unprivileged():
 @pytest.mark.parametrize(
     ("closed", "line", "sentence"),
     [
-        ("x.csv", "fit --model Exact --data Table --data.path x.csv --data.target y", "x.csv: may not be read (…"),
-        ("x.csv", "shuffle x.csv x.parquet", "x.csv: may not be read (…"),
+        ("x.csv", "fit --model Exact --data Table --data.path x.csv --data.target y", "x.csv: cannot be read (…"),
+        ("x.csv", "shuffle x.csv x.parquet", "x.csv: cannot be read (…"),
         ("runs", "fit -c scratch.yaml", "runs/scratch: Permission denied"),
     ],
 )

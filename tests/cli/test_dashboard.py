@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from linreg_pl.data import synthetic, table
-from linreg_pl.logger import CHARTS, COLUMNS, COMPARED, METRIC_TAGS
 from linreg_pl.models import Concise, Exact, Fused, Scratch
+from linreg_pl.runs.logger import CHARTS, COLUMNS, COMPARED, METRIC_TAGS
 from tests.commands import SCRATCH
 from tests.dashboard import MISLEADING, ask, tensorboard
 

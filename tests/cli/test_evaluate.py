@@ -17,7 +17,7 @@ def from_the_run(outcome, command, *arguments):
 
 def arithmetic(coefficients, part):
     """Predicted and true target of a part of the default data."""
-    X, y = (tensor.double().numpy() for tensor in Synthetic().own_units(part))
+    X, y = (tensor.double().numpy() for tensor in Synthetic().raw(part))
     return X @ [coefficients["x0"], coefficients["x1"]] + coefficients["bias"], y[:, 0]
 
 

@@ -55,7 +55,7 @@ def column(outcome, key):
 
 
 def columns_and_target(data, part="train"):
-    X, y = data.own_units(part)
+    X, y = data.raw(part)
     return X.double().numpy(), y.double().numpy()[:, 0]
 
 
@@ -217,7 +217,7 @@ def test_ridge_is_shown_against_the_optimum(linreg, statsmodels_fit):
     np.testing.assert_allclose(column(fit, "optimum"), statsmodels_fit.params, rtol=1e-9)
     np.testing.assert_allclose(column(fit, "distance"), expected - statsmodels_fit.params, rtol=1e-9)
     assert fit.report["train"]["mse"] == pytest.approx(mean_squared_error(y, ridge.predict(X)), rel=1e-9)
-    # what is known of the optimum's errors does not hold for the penalised coefficients
+    # what is known of the optimum's errors does not hold for the biased_objective coefficients
     assert not {"standard_error", "ci_low", "ci_high", "t", "p"} & fit.report["coefficients"][0].keys()
 
 
@@ -262,7 +262,7 @@ def test_held_out_rows_are_scored_and_not_learnt_from(linreg, large, standardize
     data, order = Table(str(path), "y", standardize=False, **fractions), np.argsort(y)
     rows = {}
     for part in ("train", "val", "test"):  # the target tells which row it is
-        values = data.own_units(part)[1].numpy()[:, 0]
+        values = data.raw(part)[1].numpy()[:, 0]
         rows[part] = order[np.searchsorted(y, values, sorter=order)]
         np.testing.assert_array_equal(y[rows[part]], values)
     assert {part: len(some) for part, some in rows.items()} == {"train": 105_001, "val": 30_000, "test": 15_000}

@@ -70,7 +70,7 @@ def exercise(tmp_path_factory):
 
 
 def least_squares(data):
-    X, y = (tensor.double().numpy() for tensor in data.own_units("train"))
+    X, y = (tensor.double().numpy() for tensor in data.raw("train"))
     return np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y[:, 0], rcond=None)[0]
 
 
@@ -156,7 +156,7 @@ def test_outlier_moves_the_squared_loss_alone(exercise):
     done = exercise("robust_loss")
     for loss in ("huber", "absolute"):
         assert done.one("error", loss=loss, outliers=1) < 0.003
-    X, y = (tensor.double().numpy() for tensor in Perturbed(outliers=1).own_units("val"))
+    X, y = (tensor.double().numpy() for tensor in Perturbed(outliers=1).raw("val"))
     w0, w1, b = least_squares(Perturbed(outliers=1))
     rmse = np.sqrt(np.mean((X @ [w0, w1] + b - y[:, 0]) ** 2))
     assert rmse > 10
@@ -166,7 +166,7 @@ def test_outlier_moves_the_squared_loss_alone(exercise):
 def test_gradient_is_that_of_the_last_mini_batch(exercise):
     done = exercise("gradient")
     before, last = done.of(max_steps=299)[0], done.of(max_steps=300)[0]
-    X, y = (tensor.double().numpy() for tensor in Perturbed().own_units("train"))
+    X, y = (tensor.double().numpy() for tensor in Perturbed().raw("train"))
     rows = permutation(1000, seed=0, epoch=2)[-10:].numpy()
     Z = np.column_stack([X[rows], np.ones(10)])
     theta = [before["weight/x0"], before["weight/x1"], before["bias"]]
@@ -181,7 +181,7 @@ def test_gradient_is_that_of_the_last_mini_batch(exercise):
 def test_order_of_the_rows_is_taken(exercise, order):
     done = exercise("order")
     data = Perturbed(noise_std=1, order=order)
-    Z, y = (tensor.double().numpy() for tensor in data.own_units("train"))
+    Z, y = (tensor.double().numpy() for tensor in data.raw("train"))
     Z = np.column_stack([Z, np.ones(len(Z))])
     theta = np.append(0.01 * torch.randn(2, generator=torch.Generator().manual_seed(0)).double().numpy(), 0.0)
     for start in [*range(0, 1000, 10)] * 3:

@@ -85,7 +85,7 @@ def standardised(folder):
 def drawn(folder, *flags, rtol=1e-6):
     from linreg_pl.data.synthetic import Synthetic
 
-    X = Synthetic().own_units("predict")[0].double().numpy()
+    X = Synthetic().raw("predict")[0].double().numpy()
     X = pd.DataFrame(X, columns=["x0", "x1"])
     return Case(predicted(folder, *flags), X, X.to_dict("records"), rtol)
 
@@ -208,7 +208,7 @@ def test_usage_names_the_columns(island):
     assert done.stdout.splitlines()[1].endswith(f"  # X float64, columns {columns}")
 
 
-def test_output_goes_where_it_is_told(island, tmp_path):
+def test_output_is_written_to_the_given_path(island, tmp_path):
     for form, name in (("json", "a.txt"), ("onnx", "b.bin"), ("pt2", "c.bin"), ("sklearn", "d.bin")):
         done = in_process(tmp_path, "export", island.run, "--format", form, "--output", name).succeeded()
         assert done.stdout.startswith(f"model in {name}\n")
@@ -297,10 +297,10 @@ def test_json_needs_no_package(island, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "export: the following arguments are required: RUN; use it as in python train.py export"),
-        (("RUN", "--frmt", "json"), "export: unrecognized arguments: --frmt json; use it as in"),
-        (("RUN", "--form", "json"), "export: unrecognized arguments: --form json; use it as in"),
-        (("RUN", "RUN"), "export: unrecognized arguments: "),
+        ((), "the following arguments are required: RUN; see python train.py export --help"),
+        (("RUN", "--frmt", "json"), "unrecognized arguments: --frmt json; see python train.py export --help"),
+        (("RUN", "--form", "json"), "unrecognized arguments: --form json; see python train.py export --help"),
+        (("RUN", "RUN"), "unrecognized arguments: "),
         (("RUN", "--format", "pickle"), "--format pickle: choose one of json, onnx, pt2, sklearn"),
         (("nowhere",), "nowhere: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N"),
         (("RUN", "--output", "no/where.json"), "no/where.json: cannot be written (No such file or directory)"),
@@ -308,7 +308,7 @@ def test_json_needs_no_package(island, monkeypatch):
         (("RUN", "--output", "."), ".: cannot be written "),
     ],
 )
-def test_what_cannot_work_is_one_sentence(island, tmp_path, arguments, sentence):
+def test_errors_are_one_sentence(island, tmp_path, arguments, sentence):
     (tmp_path / "a file").touch()
     arguments = [island.run if word == "RUN" else word for word in arguments]
     assert refused(in_process(tmp_path, "export", *arguments)).startswith(sentence)
@@ -329,7 +329,7 @@ def damaged(fit, folder, change):
     [
         (
             lambda c: c.pop("coefficients"),
-            "holds no coefficients: the fit stopped within its pass; fit anew",
+            "holds no coefficients: the fit was not finished; fit again",
         ),
         (lambda c: c["coefficients"].update(size=float("nan")), "the coefficient of 'size' is nan; the fit diverged"),
         (lambda c: c["Table"]["feature_names"].append("bias"), "two coefficients are named 'bias'; rename a column"),
@@ -340,7 +340,7 @@ def test_checkpoint_that_cannot_be_used_is_refused(island, tmp_path, change, sen
     assert damaged(island, tmp_path, change).startswith(f"checkpoints/last.ckpt: {sentence}")
 
 
-def test_failed_export_leaves_the_file_before(island, tmp_path):
+def test_failed_export_keeps_the_previous_file(island, tmp_path):
     in_process(tmp_path, "export", island.run, "--output", "model.json").succeeded()
     before = (tmp_path / "model.json").read_bytes()
     refused(in_process(tmp_path, "export", tmp_path, "--output", "model.json"))

@@ -18,7 +18,7 @@ NOISE_VARIANCE = 1e-4
 
 def predictions(coefficients, part):
     """Predicted and true target of a part of the default data, by arithmetic."""
-    X, y = (tensor.double().numpy() for tensor in Synthetic().own_units(part))
+    X, y = (tensor.double().numpy() for tensor in Synthetic().raw(part))
     return X @ [coefficients["x0"], coefficients["x1"]] + coefficients["bias"], y[:, 0]
 
 

@@ -129,7 +129,7 @@ def check(folder, cases, launcher=()):
         run.ends(within).says(sentence)
 
 
-def test_launched_by_lightning(tmp_path, scratch_fit):
+def test_processes_launched_by_lightning(tmp_path, scratch_fit):
     cases = {  # those that have to wait come first
         "stopped": (FIT, (*HANGS, *lose("stop")), SILENT[1], 18 + SOON),
         "long_work": (FIT, lose("kill", others="hang"), LOST[1], SOON),
@@ -142,7 +142,7 @@ def test_launched_by_lightning(tmp_path, scratch_fit):
     check(tmp_path, cases)
 
 
-def test_launched_by_torchrun(tmp_path, scratch_fit):
+def test_processes_launched_by_torchrun(tmp_path, scratch_fit):
     predict = (*on("predict", scratch_fit), "--predictions", "there.parquet", "--data.num_test", 200_000)
     cases = {
         "hangs": (FIT, (*HANGS, *lose("hang", 0)), SILENT[0], 18 + SOON),
@@ -224,7 +224,7 @@ def hosts(tmp_path_factory):
         holder.wait()
 
 
-def test_two_hosts_and_a_new_start_change_nothing(tmp_path, hosts, scratch_fit):
+def test_two_hosts_and_a_restart_give_the_same_weights(tmp_path, hosts, scratch_fit):
     start, _ = hosts
     often = ("--checkpoint.every_n_train_steps", 40)
     for name in ("whole", "again"):

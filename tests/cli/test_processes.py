@@ -49,7 +49,7 @@ def test_weights_and_scores_are_those_of_one_process(run, name, processes):
 
 def test_every_row_counts_once_in_the_scores(run):
     outcome = run("scratch", 3)
-    X, y = (tensor.double().numpy() for tensor in Synthetic(num_val=101).own_units("val"))
+    X, y = (tensor.double().numpy() for tensor in Synthetic(num_val=101).raw("val"))
     *weight, bias = outcome.coefficients.values()
     assert outcome.report["val"]["mse"] == pytest.approx(((X @ weight + bias - y[:, 0]) ** 2).mean(), rel=1e-4)
 
@@ -68,6 +68,6 @@ def test_prediction_on_two_processes_has_every_row_once(run):
     table = parquet.read_table(fit.run / "predictions.parquet")
     *weight, bias = fit.coefficients.values()
     assert table["row"].to_pylist() == list(range(33))
-    X = Synthetic(num_test=33).own_units("test")[0].double().numpy()
+    X = Synthetic(num_test=33).raw("test")[0].double().numpy()
     np.testing.assert_allclose(table["prediction"], X @ weight + bias, atol=1e-5)
     assert not list(fit.run.glob("*.tmp"))

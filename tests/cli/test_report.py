@@ -35,7 +35,7 @@ def test_damaged_report_is_refused(linreg, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("one", "two")])
-def test_report_wants_one_folder(linreg, arguments):
+def test_report_needs_one_folder(linreg, arguments):
     outcome = linreg("report", *arguments)
-    sentence = "error: report wants the folder of one run: python train.py report runs/NAME/version_N\n"
+    sentence = "error: report needs the folder of one run: python train.py report runs/NAME/version_N\n"
     assert (outcome.status, outcome.stderr) == (1, sentence)

@@ -203,7 +203,7 @@ def last_of(cwd, version):
     return run, torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
-NAMED = ("--trainer.logger", "linreg_pl.logger.RunLogger")
+NAMED = ("--trainer.logger", "linreg_pl.runs.logger.RunLogger")
 WITHIN = {
     "a scheduler that waits for a plateau": (
         *("--trainer.max_epochs", 6, "--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"),

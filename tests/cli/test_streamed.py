@@ -11,8 +11,8 @@ import pytest
 import torch
 from pyarrow import csv, feather, parquet
 
-from linreg_pl.data import sources
 from linreg_pl.data.table import Table
+from linreg_pl.tables import csv_files
 from tests.commands import CONFIGS, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -98,7 +98,7 @@ def test_exact_coefficients_do_not_depend_on_memory(tmp_path, path, streamed):
 
 def test_exact_coefficients_are_those_of_numpy(table, path, streamed):
     data = Table(str(path), "y", val_fraction=FRACTIONS["val"], test_fraction=FRACTIONS["test"])
-    X, y = (tensor.numpy() for tensor in data.own_units("train"))
+    X, y = (tensor.numpy() for tensor in data.raw("train"))
     expected = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y[:, 0])[0]
     np.testing.assert_allclose(column(streamed("exact"), "estimate"), expected, rtol=1e-9)
 
@@ -211,7 +211,7 @@ def test_processes_agree(processes, streamed):
 
 def test_processes_agree_on_the_test_rows(processes, path):
     data = Table(str(path), "y", val_fraction=FRACTIONS["val"], test_fraction=FRACTIONS["test"])
-    X, y = (tensor.double().numpy() for tensor in data.own_units("test"))
+    X, y = (tensor.double().numpy() for tensor in data.raw("test"))
     assert len(y) == round(COUNT * FRACTIONS["test"])
     for name, many in processes.items():
         *weight, bias = many.coefficients.values()
@@ -235,7 +235,7 @@ def test_predictions_of_several_processes_have_every_row_once_in_order(processes
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "feather"])
 @pytest.mark.parametrize("kind", ["folder", "glob"])
 def test_folders_and_globs_are_one_table(tmp_path, table, streamed, monkeypatch, suffix, kind):
-    monkeypatch.setattr(sources, "LARGE_CSV", 2**20)  # so that a file is read block by block, as a large one is
+    monkeypatch.setattr(csv_files, "LARGE", 2**20)  # so that this file is converted, as a large one is
     write = {"csv": csv.write_csv, "parquet": parquet.write_table, "feather": feather.write_feather}[suffix]
     (tmp_path / "parts").mkdir()
     for number, start in enumerate(range(0, COUNT, 30_000)):

@@ -13,8 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-import linreg_pl.cli
-from linreg_pl import cli
+from linreg_pl.cli.sweep import values
 from tests.commands import CONFIGS, REPOSITORY, SCRATCH, in_process
 
 FUSED = CONFIGS / "fused.yaml"
@@ -25,9 +24,28 @@ def record(folder):
     return json.loads((folder / "sweep.json").read_text())
 
 
-def line(path):
-    """A run's report: what it says about the coefficients."""
+def coefficients(path):
+    """The coefficients of a run's report."""
     return json.loads((path / "report.json").read_text())["coefficients"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.1", ["0.1"]),
+        ("0.001,0.01,1e-1", ["0.001", "0.01", "1e-1"]),
+        ("0..4", ["0", "1", "2", "3", "4"]),
+        ("-1..1,7", ["-1", "0", "1", "7"]),
+        ("1, 2,2", ["1", "2"]),
+        ("[2, -3.4]", ["[2, -3.4]"]),
+        ("[2, -3.4],[1]", ["[2, -3.4]", "[1]"]),
+        ("{a: 1, b: 2},x", ["{a: 1, b: 2}", "x"]),
+        ("../data/houses.csv", ["../data/houses.csv"]),
+        ("true,false", ["true", "false"]),
+    ],
+)
+def test_values_of_a_flag(text, expected):
+    assert values(text) == expected
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +82,7 @@ def test_refused_runs_are_noted_and_the_others_go_on(swept, folder):
 def test_a_run_is_what_fit_makes(linreg, folder, lr, seed, run):
     flags = ("--model.lr", lr, "--data.seed", seed, "--seed_everything", seed)
     fit = linreg("fit", "--config", FUSED, *flags).succeeded()
-    assert line(fit.run) == line(folder / f"version_{run}")
+    assert coefficients(fit.run) == coefficients(folder / f"version_{run}")
 
 
 def test_console_says_where_things_are_and_averages_the_seeds(swept, folder):
@@ -100,7 +118,7 @@ def test_finished_sweep_is_not_touched_by_the_same_command(swept, folder):
     for number in (1, 2):
         again = in_process(swept.cwd, "sweep", *short).succeeded()
         assert f"this sweep  runs/fused/sweep_{number}\n" in again.stdout
-        assert "going on" not in again.stdout
+        assert "continuing" not in again.stdout
     assert (folder / "sweep.json").read_bytes() == before
 
 
@@ -130,9 +148,9 @@ def test_wrong_flag_is_refused_by_fits_own_sentence_before_the_first_run(linreg,
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--config", SCRATCH), "sweep wants a flag with several values, e.g. --model.lr 0.01,0.1 or --seed 0..4"),
-        (("scratch",), "scratch: sweep wants flags with values, as fit does; see python train.py sweep --help"),
-        (("--model.lr",), "--model.lr: sweep wants flags with values, as fit does; see python train.py sweep --help"),
+        (("--config", SCRATCH), "sweep needs a flag with several values, e.g. --model.lr 0.01,0.1 or --seed 0..4"),
+        (("scratch",), "scratch: sweep takes flags with values, as fit does; see python train.py sweep --help"),
+        (("--model.lr",), "--model.lr: sweep takes flags with values, as fit does; see python train.py sweep --help"),
         (
             ("--config", SCRATCH, "--ckpt_path", "a,b"),
             "--ckpt_path: sweep starts and writes the runs itself; leave the flag out",
@@ -167,8 +185,8 @@ def test_help_needs_no_run(linreg):
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ("{grit: 1}", "bad.yaml: sweep: must hold some of grid, x, y, question, theory, slope_from, answer"),
-        ("[1]", "bad.yaml: sweep: must hold some of grid, x, y, question, theory, slope_from, answer"),
+        ("{grit: 1}", "bad.yaml: sweep: may hold only the keys grid, x, y, question, theory, slope_from, answer"),
+        ("[1]", "bad.yaml: sweep: may hold only the keys grid, x, y, question, theory, slope_from, answer"),
         ("{y: [val/mes]}", "section sweep: does not fit the runs of runs/bad/sweep_0: 'val/mes' is none of"),
         ("{x: lr}", "section sweep: does not fit the runs of runs/bad/sweep_0: 'lr' is none of"),
         ("{theory: {a: 1 / 0}}", "section sweep: does not fit the runs of runs/bad/sweep_0: division by zero"),
@@ -188,7 +206,7 @@ def test_section_may_be_mended_without_new_runs(linreg, tmp_path):
     for section in ("{y: [val/mes]}", "{y: [val/mse], theory: {twice: 2 * val_mse}, answer: '{twice[lr=0.1]:.9f}'}"):
         (tmp_path / "it.yaml").write_text(f"sweep: {section}\nmodel: Fused\ndata: Synthetic\n")
         outcome = linreg("sweep", "--config", "it.yaml", "--model.lr", "0.01,0.1")
-    assert outcome.succeeded().stdout.startswith("going on in runs/it/sweep_0, where 2 runs are done\n")
+    assert outcome.succeeded().stdout.startswith("continuing runs/it/sweep_0: 2 runs are done\n")
     mse = record(tmp_path / "runs/it/sweep_0")["runs"][1]["result"]["val/mse"]
     assert f"\n{2 * mse:.9f}\n" in outcome.stdout
 
@@ -203,7 +221,7 @@ def test_answer_that_other_flags_make_impossible_costs_no_table(linreg):
 def test_no_good_run_is_an_error(linreg):
     outcome = linreg("sweep", "--config", FUSED, "--model.lr", "8,9")
     assert outcome.status == 1
-    assert outcome.stderr.startswith("error: no run ended well; the first: --model.lr 8: diverges on these data")
+    assert outcome.stderr.startswith("error: no run succeeded; the first: --model.lr 8: diverges on these data")
 
 
 def test_diverged_run_is_noted(linreg, tmp_path):
@@ -218,17 +236,21 @@ def test_diverged_run_is_noted(linreg, tmp_path):
     assert re.search(r"^9 +1$", outcome.stdout, re.MULTILINE)
 
 
-def test_whatever_breaks_a_run_the_others_go_on(linreg, tmp_path, monkeypatch):
-    run, broken = cli.run, []
+BROKEN = """
+from linreg_pl import Fused
 
-    def breaking(kind=cli.CLI):
-        if kind is cli.CLI and not broken:
-            broken.append(kind)
+class Broken(Fused):
+    def on_train_start(self):
+        super().on_train_start()
+        if self.lr == 0.01:
             raise RuntimeError("the roof fell in")
-        return run(kind)
+"""
 
-    monkeypatch.setattr(linreg_pl.cli, "run", breaking)
-    linreg("sweep", "--config", FUSED, "--model.lr", "0.01,0.1").succeeded()
+
+def test_whatever_breaks_a_run_the_others_go_on(linreg, tmp_path, monkeypatch):
+    (tmp_path / "broken_model.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    linreg("sweep", "--config", FUSED, "--model", "broken_model.Broken", "--model.lr", "0.01,0.1").succeeded()
     first, second = record(tmp_path / "runs/fused/sweep_0")["runs"]
     assert (first["refused"], second["refused"]) == ("RuntimeError: the roof fell in", "")
 
@@ -255,22 +277,22 @@ def test_stopped_sweep_goes_on_where_it_was(tmp_path):
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate()
     assert (process.returncode, stderr) == (143, "")
-    assert "stopped; the same command goes on in runs/scratch/sweep_0\n" in stdout
+    assert "stopped; to continue runs/scratch/sweep_0, run the same command again\n" in stdout
 
     process = start(tmp_path, *flags)  # kill -9 within the second
     wait_until((folder / "version_1/config.yaml").exists, process)
     process.send_signal(signal.SIGSTOP)
-    other = in_process(tmp_path, "sweep", *flags).succeeded()  # while a process is at one sweep, this is another
+    other = in_process(tmp_path, "sweep", *flags).succeeded()  # while a process runs one sweep, this is another
     process.kill()
     stdout, _ = process.communicate()
     assert "this sweep  runs/scratch/sweep_1\n" in other.stdout
-    assert stdout.startswith("going on in runs/scratch/sweep_0, where 0 runs are done\n")
+    assert stdout.startswith("continuing runs/scratch/sweep_0: 0 runs are done\n")
     done = [run["folder"] for run in record(folder)["runs"]]
     assert done == ["version_0"]
     kept = {name: (folder / name / "report.json").stat().st_mtime_ns for name in done}
 
     again = in_process(tmp_path, "sweep", *flags).succeeded()
-    assert again.stdout.startswith(f"going on in runs/scratch/sweep_0, where {len(done)} runs are done\n")
+    assert again.stdout.startswith(f"continuing runs/scratch/sweep_0: {len(done)} runs are done\n")
     assert {name: (folder / name / "report.json").stat().st_mtime_ns for name in done} == kept
     runs = record(folder)["runs"]
     assert [run["flags"]["model.lr"] for run in runs] == ["0.01", "0.02", "0.03"]

@@ -36,7 +36,7 @@ def mini_batches(epochs, count=None, batch_size=10):
 
 def sgd(config, batches):
     """Coefficients after SGD on these mini-batches, in NumPy and float64."""
-    X, y = (tensor.double().numpy() for tensor in Synthetic().own_units("train"))
+    X, y = (tensor.double().numpy() for tensor in Synthetic().raw("train"))
     start = 0.01 * torch.randn(2, generator=torch.Generator().manual_seed(0))
     theta = np.append(start.double().numpy(), 0.0)
     for rows in batches:
@@ -162,9 +162,11 @@ def test_precision(linreg, request, config, precision, tolerance):
     assert outcome.status == 0
     assert outcome.coefficients == pytest.approx(default.coefficients, abs=tolerance)
     wide = precision == "64-true"
-    assert {value.dtype for value in outcome.last["state_dict"].values()} == {torch.float64 if wide else torch.float32}
+    state = outcome.last["state_dict"]
+    assert state.pop("scaler._extra_state").dtype == torch.float64  # of raw columns, whatever the steps are taken in
+    assert {value.dtype for value in state.values()} == {torch.float64 if wide else torch.float32}
     # Scores are taken in float64 whatever the precision, of the very coefficients that are reported.
-    X, y = (tensor.double().numpy() for tensor in Synthetic().own_units("train"))
+    X, y = (tensor.double().numpy() for tensor in Synthetic().raw("train"))
     residual = X @ list(outcome.coefficients.values())[:2] + outcome.coefficients["bias"] - y[:, 0]
     if wide:
         assert outcome.report["train"]["mse"] == pytest.approx((residual**2).mean(), rel=1e-6)
@@ -242,7 +244,7 @@ def test_concise_clips_gradients(linreg, algorithm):
     net.weight.data.copy_(0.01 * torch.randn(2, generator=torch.Generator().manual_seed(0)))
     net.bias.data.fill_(0)
     clip = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}[algorithm]
-    trainer, (X, y) = torch.optim.SGD(net.parameters(), LR), Synthetic().own_units("train")
+    trainer, (X, y) = torch.optim.SGD(net.parameters(), LR), Synthetic().raw("train")
     for rows in mini_batches([0]):
         trainer.zero_grad()
         nn.functional.mse_loss(net(X[rows]), y[rows]).backward()
@@ -269,10 +271,6 @@ def test_scheduler_can_follow_the_training_loss(linreg):
 
 
 REFUSED_BY_BOTH = [
-    (
-        ("use_distributed_sampler", "true"),
-        "True: would repeat rows to fill up; the data share out their rows themselves, each once",
-    ),
     (("barebones", "true"), "True: would leave no report; use --trainer.logger false, which writes no files"),
     (
         ("strategy", "fsdp"),

@@ -9,7 +9,7 @@ from linreg_pl.errors import InputError
 
 def test_training_batches_are_the_rows_of_the_permutation():
     data = Synthetic(num_train=23, batch_size=10, seed=4)
-    X, y = data.own_units("train")
+    X, y = data.raw("train")
     order = permutation(23, seed=4, epoch=0)
     batches = list(data.train_dataloader())
     assert [batch.num_rows for batch in batches] == [10, 10, 3]
@@ -24,8 +24,8 @@ def test_blocks_hold_every_row_once_in_order(part):
     data = Synthetic(true_weight=[1.0] * 127, num_train=40_001, num_val=40_001, num_test=40_001)
     blocks = list(data.blocks(part))
     assert len(blocks) > 1
-    assert torch.equal(torch.cat([block.X for block in blocks]), data.own_units(part)[0])
-    assert torch.equal(torch.cat([block.y for block in blocks]), data.own_units(part)[1])
+    assert torch.equal(torch.cat([block.X for block in blocks]), data.raw(part)[0])
+    assert torch.equal(torch.cat([block.y for block in blocks]), data.raw(part)[1])
 
 
 def test_loading_leaves_the_global_generator_alone():
@@ -53,11 +53,6 @@ def test_stage_without_rows_is_refused(stage, sentence):
     with pytest.raises(InputError) as error:
         Synthetic(num_train=0, num_val=0, num_test=0).setup(stage)
     assert str(error.value) == sentence
-
-
-def test_coefficients_of_columns_as_they_are_stay_as_they_are():
-    weight, bias = Synthetic().to_own_units(torch.tensor([1.0, 2.0]), torch.tensor(3.0))
-    assert (weight.tolist(), bias.item(), weight.dtype) == ([1.0, 2.0], 3.0, torch.float64)
 
 
 def test_state_of_other_columns_is_refused():

@@ -1,6 +1,7 @@
 """Rows in a file instead of in memory, against the same rows as arrays."""
 
 import gc
+import itertools
 import os
 import shutil
 from math import sqrt
@@ -12,7 +13,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.batch import Batch
 from linreg_pl.data.spill import BLOCK_BYTES, Spill
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
@@ -54,18 +55,12 @@ def spilled(tmp_path):
     opened = []
 
     def make(num_rows, num_features=1, batch_size=32, window_bytes=2**15, weighted=False, seed=0, piece=777):
-        spill = Spill(
-            tmp_path / f"{len(opened)}.rows", num_rows, num_features, weighted, batch_size, seed, window_bytes
-        )
+        path, widths = tmp_path / f"{len(opened)}.rows", (num_features, 1, 1) if weighted else (num_features, 1)
+        spill = Spill(path, num_rows, widths, batch_size, seed, window_bytes)
         opened.append(spill)
         row = torch.arange(num_rows, dtype=torch.float32)[:, None]
-        X = row + torch.arange(num_features) % 4 / 4
-        parts = (
-            [(X, -row, row + 1)]
-            if num_rows <= piece
-            else zip(*(t.split(piece) for t in (X, -row, row + 1)), strict=True)
-        )
-        spill.write(Batch(x, y, len(y), slice(0, 0), w if weighted else None) for x, y, w in parts)
+        columns = (row + torch.arange(num_features) % 4 / 4, -row, row + 1)
+        spill.write(itertools.starmap(Batch, zip(*(t.split(piece) for t in columns[: len(widths)]), strict=True)))
         return spill
 
     yield make
@@ -211,23 +206,24 @@ class TestFile:
     def test_its_rows_are_those_kept_in_memory(self, data):
         streamed = list(data.train_dataloader())
         assert [batch.num_rows for batch in streamed] == [32] * (300_000 // 32)
-        data.memory = 1000
-        in_memory = list(data.train_dataloader())
+        in_memory = Table(data.hparams.path, target="y", features=["x"], weights="w", memory=1000)
+        in_memory.setup("fit")
+        in_memory = list(in_memory.train_dataloader())
         assert len(streamed) == len(in_memory)
         tables = []
         for batches in (streamed, in_memory):
             rows = np.concatenate([torch.cat([batch.X, batch.y, batch.weight], dim=1) for batch in batches])
             tables.append(rows[np.lexsort(rows.T)])
         np.testing.assert_array_equal(*tables)
-        data._all_windows.close()
+        data.windows().close()
 
     def test_it_has_no_name_and_its_space_is_freed(self, data, folder):
         free = os.statvfs(folder).f_bfree
         data.train_dataloader()
-        file = data._all_windows.file
+        file = data.windows().file
         assert list(folder.iterdir()) == []
         assert (os.fstat(file).st_nlink, os.fstat(file).st_size) == (0, 300_000 * 12)
-        data._all_windows.close()
+        data.windows().close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(file)
         assert os.statvfs(folder).f_bfree >= free - 2**12  # others may write too
@@ -245,19 +241,19 @@ class TestFile:
         def bad(*_):
             raise InputError("bad row")
 
-        monkeypatch.setattr(data, "as_the_model_sees", bad)
+        monkeypatch.setattr(data, "transform", bad)
         with pytest.raises(InputError, match="bad row"):
             data.train_dataloader()
         assert list(folder.iterdir()) == []
 
     def test_a_kill_while_it_is_written_leaves_nothing(self, data, folder, monkeypatch):
-        seen, names = data.as_the_model_sees, []
+        seen, names = data.transform, []
 
         def look(batch):
             names.append(list(folder.iterdir()))
             return seen(batch)
 
-        monkeypatch.setattr(data, "as_the_model_sees", look)
+        monkeypatch.setattr(data, "transform", look)
         data.train_dataloader()
         assert len(names) > 1
         assert not any(names)
@@ -269,7 +265,7 @@ class TestFile:
         assert list(folder.iterdir()) == []
 
     def test_its_space_is_freed_when_nobody_needs_it(self, tmp_path):
-        spill = Spill(tmp_path / "t.rows", 10, 1, False, 2, 0, 2**15)
+        spill = Spill(tmp_path / "t.rows", 10, (1, 1), 2, 0, 2**15)
         file = spill.file
         del spill
         gc.collect()

@@ -11,7 +11,7 @@ PARTS = ("train", "val", "test")
 
 
 def drawn(data, part="train"):
-    return [tensor.tolist() for tensor in data.own_units(part)]
+    return [tensor.tolist() for tensor in data.raw(part)]
 
 
 def test_defaults_are_the_notebooks():
@@ -19,16 +19,16 @@ def test_defaults_are_the_notebooks():
     assert data.truth == ([2.0, -3.4], 4.2)
     assert (data.noise_std, data.batch_size, data.num_rows("train")) == (0.01, 10, 1000)
     assert (data.feature_names, data.target_name, data.num_features) == (["x0", "x1"], "y", 2)
-    X, y = data.own_units("train")
+    X, y = data.raw("train")
     assert (X.shape, y.shape, X.dtype, y.dtype) == ((1000, 2), (1000, 1), torch.float32, torch.float32)
 
 
 def test_data_of_seed_0_are_the_same_on_every_platform():
-    X, y = Synthetic().own_units("train")
+    X, y = Synthetic().raw("train")
     assert X[:2].tolist() == [[1.851811170578003, -1.5727416276931763], [-2.001805067062378, -1.1746350526809692]]
     assert y[:2].tolist() == [[13.25221061706543], [4.200064182281494]]
-    assert Synthetic().own_units("val")[1][0].item() == 3.4592831134796143
-    assert Synthetic().own_units("test")[1][0].item() == 6.515992164611816
+    assert Synthetic().raw("val")[1][0].item() == 3.4592831134796143
+    assert Synthetic().raw("test")[1][0].item() == 6.515992164611816
 
 
 def test_seed_alone_decides_the_data():
@@ -63,7 +63,7 @@ def test_predict_uses_the_test_rows():
 def test_features_are_standard_normal_and_the_noise_as_large_as_asked(part):
     n = 20_000
     data = Synthetic(true_weight=[2, -3.4, 0.5], noise_std=0.3, **{f"num_{name}": n for name in PARTS})
-    X, y = (tensor.double().numpy() for tensor in data.own_units(part))
+    X, y = (tensor.double().numpy() for tensor in data.raw(part))
     noise = y[:, 0] - X @ [2, -3.4, 0.5] - 4.2
     columns = np.column_stack([X, noise / 0.3])
     five_sigma = 5 / math.sqrt(n)

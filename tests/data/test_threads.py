@@ -3,25 +3,25 @@ import time
 import pytest
 import torch
 
-from linreg_pl.data.threads import worked_on
+from linreg_pl.data.threads import parallel_map
 
 
-class TestWorkedOn:
+class TestParallelMap:
     def test_results_come_in_the_order_of_the_pieces(self):
         def slowest_first(piece):
             time.sleep(0.05 / (1 + piece))
             return piece, torch.get_num_threads()
 
-        assert list(worked_on(iter(range(20)), slowest_first)) == [(piece, 1) for piece in range(20)]
+        assert list(parallel_map(iter(range(20)), slowest_first)) == [(piece, 1) for piece in range(20)]
 
     def test_only_some_pieces_are_read_ahead(self):
         read, threads = [], torch.get_num_threads()
-        results = worked_on((read.append(piece) or piece for piece in range(1000)), str)
+        results = parallel_map((read.append(piece) or piece for piece in range(1000)), str)
         assert next(results) == "0"
         assert len(read) <= 2 * threads + 1
 
     def test_what_goes_wrong_is_raised_and_threads_are_given_back(self):
         before = torch.get_num_threads()
         with pytest.raises(ZeroDivisionError):
-            list(worked_on(iter([1, 0, 2]), lambda piece: 1 / piece))
+            list(parallel_map(iter([1, 0, 2]), lambda piece: 1 / piece))
         assert torch.get_num_threads() == before

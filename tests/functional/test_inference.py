@@ -124,7 +124,7 @@ def test_float32_rows_to_predict_are_computed_in_float64():
     assert_equal(single, inference.prediction_standard_errors(torch.from_numpy(X)))
 
 
-def test_p_values_far_out_keep_their_digits():
+def test_tiny_p_values_keep_their_digits():
     random = np.random.default_rng(0)
     X = random.normal(size=(50, 1))
     y = X[:, 0] + 1e-3 * random.normal(size=50)
@@ -143,7 +143,7 @@ def test_constant_target_has_no_r2_and_no_f():
     assert (summary["mse"], summary["rank"]) == (0.0, 4)
 
 
-def test_as_many_rows_as_coefficients_leave_nothing_to_infer_from():
+def test_as_many_rows_as_coefficients_give_no_inference():
     X, y = table("stackloss")
     solution = fit(X[:4], y[:4])
     assert (infer(solution), noise_floor(solution)) == (None, None)
@@ -155,9 +155,9 @@ def test_as_many_rows_as_coefficients_leave_nothing_to_infer_from():
 def test_penalised_solution_has_no_standard_errors():
     solution = fit(*table("stackloss"), ridge=1.0)
     assert (infer(solution), noise_floor(solution)) == (None, None)
-    with pytest.raises(ValueError, match="standard errors hold without penalty only"):
+    with pytest.raises(ValueError, match="standard errors are defined only for a fit without penalty"):
         Inference(solution)
 
 
-def test_nothing_is_inferred_from_nothing():
+def test_no_solution_gives_no_inference():
     assert (infer(None), noise_floor(None)) == (None, None)

@@ -13,7 +13,7 @@ from linreg_pl.functional.least_squares import (
     column_std,
     condition_number,
     matrix_rank,
-    merge,
+    merge_factors,
     num_rows,
     profile,
     residual_sum_of_squares,
@@ -92,19 +92,19 @@ def test_solution_is_that_of_numpy(X, y):
 @pytest.mark.parametrize("size", [1, 2, 7, 59, 60])
 def test_blocks_give_the_whole(X, y, size):
     factors = factor_in_blocks(X, y, range(size, ROWS, size))
-    assert_solves(merge(torch.stack(factors)), X, y)
-    one_by_one = functools.reduce(lambda R, block: merge(torch.stack([R, block])), factors)
+    assert_solves(merge_factors(torch.stack(factors)), X, y)
+    one_by_one = functools.reduce(lambda R, block: merge_factors(torch.stack([R, block])), factors)
     assert_solves(one_by_one, X, y)
 
 
 def test_merge_order_does_not_matter(X, y):
     for order in itertools.permutations(factor_in_blocks(X, y, [3, 20, 41])):
-        pairs = [merge(torch.stack(order[:2])), merge(torch.stack(order[2:]))]
-        assert_solves(merge(torch.stack(pairs)), X, y)
+        pairs = [merge_factors(torch.stack(order[:2])), merge_factors(torch.stack(order[2:]))]
+        assert_solves(merge_factors(torch.stack(pairs)), X, y)
 
 
 def test_empty_blocks_change_nothing(X, y):
-    assert_solves(merge(torch.stack(factor_in_blocks(X, y, [0, 0, 30, 30, 60]))), X, y)
+    assert_solves(merge_factors(torch.stack(factor_in_blocks(X, y, [0, 0, 30, 30, 60]))), X, y)
 
 
 def test_blocks_with_fewer_rows_than_columns(X, y):
@@ -113,7 +113,7 @@ def test_blocks_with_fewer_rows_than_columns(X, y):
     assert R.shape == (COLUMNS + 2, COLUMNS + 2)
     np.testing.assert_allclose(R.T @ R, A.T @ A, atol=1e-13)
     assert (num_rows(R), unique_solution(R, bias=True)) == (3, None)
-    assert_solves(merge(torch.stack([R, factor(X[3:], y[3:])])), X, y)
+    assert_solves(merge_factors(torch.stack([R, factor(X[3:], y[3:])])), X, y)
 
 
 def test_as_many_rows_as_coefficients_are_met_exactly(X, y):
@@ -133,7 +133,7 @@ def test_large_means_keep_their_digits(random):
     y = X @ [1.0, -2.0, 3.0] + random.normal(size=200)
     weight = np.linalg.lstsq(X - X.mean(axis=0), y - y.mean())[0]
     blocks = factor_in_blocks(X + 1e8, y, [50, 51, 120])
-    solution = solve(merge(torch.stack(blocks)))
+    solution = solve(merge_factors(torch.stack(blocks)))
     np.testing.assert_allclose(solution.weight, weight, rtol=1e-9)
     np.testing.assert_allclose(solution.bias, y.mean() - (X.mean(axis=0) + 1e8) @ weight, rtol=1e-9)
 
@@ -141,7 +141,7 @@ def test_large_means_keep_their_digits(random):
 def test_large_target_mean_keeps_the_residuals(X, y):
     y = np.round(y * 2**10) / 2**10  # so that adding 1e8 rounds nothing
     expected = np.square(y - with_ones(X) @ lstsq(X, y)).sum()
-    R = merge(torch.stack(factor_in_blocks(X, y + 1e8, [7, 30])))
+    R = merge_factors(torch.stack(factor_in_blocks(X, y + 1e8, [7, 30])))
     assert solve(R).factor[-1, -1].item() ** 2 == pytest.approx(expected, rel=1e-6)  # 1e8 leaves 8 digits
 
 
@@ -149,7 +149,7 @@ def test_column_scales_cost_no_digits(random):
     scales = 10.0 ** np.arange(-8, 9, 4)
     X = random.normal(size=(100, len(scales)))
     y = target(X, random)
-    solution = solve(merge(torch.stack(factor_in_blocks(X * scales, y, [33, 66]))))
+    solution = solve(merge_factors(torch.stack(factor_in_blocks(X * scales, y, [33, 66]))))
     bias, *weight = lstsq(X, y)
     np.testing.assert_allclose(solution.weight.numpy() * scales, weight, rtol=1e-12)
     np.testing.assert_allclose(solution.bias, bias, rtol=1e-12)
@@ -212,7 +212,7 @@ DEPENDENT = {
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_dependent_columns_are_named(X, y, name):
     make, with_bias, without_bias = DEPENDENT[name]
-    R = merge(torch.stack(factor_in_blocks(np.column_stack([X, make(X)]), y, [11, 30])))
+    R = merge_factors(torch.stack(factor_in_blocks(np.column_stack([X, make(X)]), y, [11, 30])))
     with pytest.raises(RankDeficientError) as error:
         solve(R)
     assert error.value.columns == with_bias
@@ -297,7 +297,7 @@ def test_matrix_rank_is_that_of_numpy(X, y):
 
 
 def test_residual_sum_of_squares_of_any_coefficients(X, y, random):
-    R = merge(torch.stack(factor_in_blocks(X, y, [25])))
+    R = merge_factors(torch.stack(factor_in_blocks(X, y, [25])))
     for weight, bias in [(random.normal(size=COLUMNS), 0.7), (lstsq(X, y)[1:], lstsq(X, y)[0])]:
         expected = np.square(y - X @ weight - bias).sum()
         actual = residual_sum_of_squares(R, torch.from_numpy(weight), torch.tensor(bias, dtype=torch.float64))
@@ -320,7 +320,7 @@ def test_rows_are_counted_over_any_number_of_merges(count):
     halves = [torch.zeros(3, 3, dtype=torch.float64) for _ in range(2)]
     for half, rows in zip(halves, (count // 2, count - count // 2), strict=True):
         half[0, 0] = rows**0.5
-    assert num_rows(merge(torch.stack(halves))) == count
+    assert num_rows(merge_factors(torch.stack(halves))) == count
 
 
 @pytest.mark.parametrize(("columns", "bias"), [([1, 3], True), ([4, 0], True), ([2], True), ([1, 3], False)])

@@ -33,13 +33,13 @@ def test_whole_table_gives_2_over_the_largest_eigenvalue(random, scales):
     assert limit(X[None]) == pytest.approx(2 / np.linalg.eigvalsh(X.T @ X / 200).max(), rel=1e-9)
 
 
-def test_mini_batches_of_no_direction_in_common(random):
+def test_mini_batches_with_orthogonal_rows(random):
     X = np.zeros((2, 1, 2))
-    X[0, 0, 0], X[1, 0, 1] = 3.0, 1.0  # each row moves one weight: it must not overshoot by its own x² = 9
+    X[0, 0, 0], X[1, 0, 1] = 3.0, 1.0  # each row changes one weight, with curvature x² = 9 or 1
     assert limit(X) == pytest.approx(2 / 9, rel=1e-12)
 
 
-def test_column_that_is_rarely_there_counts_as_when_it_is():
+def test_rarely_nonzero_column_limits_as_much_as_if_never_zero():
     X = np.zeros((20_000, 1, 2))
     X[:, 0, 0], X[17, 0] = 1.0, [0.0, 3.0]
     assert limit(X) == pytest.approx(2 / 9, rel=1e-12)
@@ -87,7 +87,7 @@ def test_columns_of_zeros_and_copies_set_no_limit(random):
 
 
 @pytest.mark.parametrize("worst", [0, 1, 2])
-def test_direction_points_to_the_column_that_breaks_first(random, worst):
+def test_direction_points_to_the_column_that_diverges_first(random, worst):
     scales = np.ones(3)
     scales[worst] = 100.0
     batches = random.normal(size=(500, 5, 3)) * scales

@@ -9,6 +9,7 @@ from pyarrow import feather
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
@@ -33,7 +34,7 @@ def table(tmp_path):
 
 
 def rows(data):
-    X, y = data.own_units("train")
+    X, y = data.raw("train")
     return X.double().numpy(), y.double().numpy()[:, 0]
 
 
@@ -53,13 +54,14 @@ def test_optimum_and_factor_are_kept(data):
     model = Exact(2)
     fit(model, data)
     A = np.column_stack([np.ones(103), *rows(data)[0].T, rows(data)[1]])
-    np.testing.assert_allclose(model.factor.T @ model.factor, A.T @ A, rtol=1e-12)
-    np.testing.assert_allclose([*model.optimum.weight, model.optimum.bias], lstsq(data), rtol=1e-12)
+    np.testing.assert_allclose(data.summary.factor.T @ data.summary.factor, A.T @ A, rtol=1e-12)
+    optimum = data.summary.optimum(bias=True)
+    np.testing.assert_allclose([*optimum.weight, optimum.bias], lstsq(data), rtol=1e-12)
 
 
 def test_many_blocks_give_the_same_as_one_table():
     data = Synthetic(num_train=16 * 2**17 + 1, num_val=0)
-    assert len(data.blocks("train")) == 17
+    assert len(list(data.blocks("train"))) == 17
     steps = fit(Exact(2), data)
     assert len(steps) == 2
     assert not steps[:-1].any()  # solved after the last block
@@ -78,8 +80,8 @@ def test_ridge_is_that_of_scikit_learn(data, bias):
     model = Exact(2, bias=bias, ridge=20.0)
     expected = Ridge(20.0, fit_intercept=bias, solver="svd").fit(*rows(data))
     np.testing.assert_allclose(fit(model, data)[-1], [*expected.coef_, expected.intercept_], rtol=1e-11)
-    assert model.penalised
-    assert not Exact(2).penalised
+    assert model.biased_objective
+    assert not Exact(2).biased_objective
 
 
 def test_ridge_of_a_standardised_table_penalises_its_standardised_columns(table):
@@ -125,7 +127,9 @@ def test_checkpoint_round_trip(tmp_path, data):
     loaded = Exact.load_from_checkpoint(tmp_path / "kept.ckpt", weights_only=True)
     expected = Ridge(0.5, solver="svd").fit(*rows(data))
     np.testing.assert_allclose(loaded.coefficients()[0], expected.coef_, rtol=1e-11)
-    np.testing.assert_allclose(loaded.optimum.weight, lstsq(data)[:2], rtol=1e-12)  # without the penalty
+    summary = TrainingSummary()
+    summary.set_factor(torch.load(tmp_path / "kept.ckpt", weights_only=True)["factor"])
+    np.testing.assert_allclose(summary.optimum(bias=True).weight, lstsq(data)[:2], rtol=1e-12)  # without the penalty
 
 
 def test_every_fit_starts_from_no_rows(data):
@@ -133,13 +137,13 @@ def test_every_fit_starts_from_no_rows(data):
     fit(model, data)
     other = Synthetic(num_train=50, seed=1, noise_std=0.5)
     np.testing.assert_allclose(fit(model, other)[-1], lstsq(other), rtol=1e-12)
-    assert model.optimum.num_rows == 50
+    assert other.summary.optimum(bias=True).num_rows == 50
 
 
 def test_more_epochs_do_not_count_the_rows_again(data):
     model = Exact(2)
     fit(model, data, min_epochs=2)
-    assert model.optimum.num_rows == 103
+    assert data.summary.optimum(bias=True).num_rows == 103
 
 
 def test_as_many_rows_as_coefficients_are_enough():

@@ -6,10 +6,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from linreg_pl.data.rows import Batch
+from linreg_pl.data.batch import Batch
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.errors import InputError
-from linreg_pl.models import Concise, Scratch
+from linreg_pl.functional.standardize import Scaling
+from linreg_pl.models import Concise, Fused, Scratch
 from tests.models.training import fit, make, mini_batches
 
 KINDS = [Scratch, Concise]
@@ -35,7 +36,9 @@ def test_parameters_are_real_ones(kind):
     model = make(kind)
     assert sum(parameter.numel() for parameter in model.parameters()) == 3
     assert all(isinstance(parameter, nn.Parameter) for parameter in model.parameters())
-    assert sum(value.numel() for value in model.state_dict().values()) == 3
+    learned = {name for name, _ in model.named_parameters()}
+    assert sum(value.numel() for name, value in model.state_dict().items() if name in learned) == 3
+    assert {name.split(".")[0] for name in model.state_dict()} - {name.split(".")[0] for name in learned} == {"scaler"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,6 +51,40 @@ def test_coefficients_are_copies_in_float64(kind):
         for parameter in model.parameters():
             parameter.add_(1.0)
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_coefficients_of_raw_columns_are_the_parameters(kind):
+    model = make(kind, init_std=1.0)
+    for coefficient, parameter in zip(model.coefficients(), model.parameter_vectors(), strict=True):
+        assert coefficient.flatten().tolist() == parameter.flatten().tolist()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, Fused])
+def test_coefficients_of_standardised_columns_are_for_raw_ones(kind):
+    model = make(kind, init_std=1.0)
+    model.scaler.set(Scaling(torch.tensor([5.0, -3.0]).double(), torch.tensor([2.0, 10.0]).double()))
+    raw = torch.tensor(np.random.default_rng(0).normal([5.0, -3.0], [2.0, 10.0], size=(20, 2)))
+    weight, bias = model.coefficients()
+    expected = raw @ weight.reshape(-1, 1) + bias
+    for predicted in (model(raw), model.net(model.scaler(raw).float())):
+        torch.testing.assert_close(predicted.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.predict_step(raw, 0), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_may_be_raw_or_standardised(kind):
+    """What the scaling of a batch says decides; a plain pair of tensors is raw."""
+    model = make(kind)
+    scaling = Scaling(torch.tensor([5.0, -3.0]).double(), torch.tensor([2.0, 10.0]).double())
+    model.scaler.set(scaling)
+    X, y, weight = torch.randn(20, 2).double() * 10, torch.randn(20, 1), torch.rand(20, 1)
+    standardized = scaling.standardize(X).float()
+    for batch in ((X, y), [X, y], Batch(X, y), Batch(standardized, y, scaling=scaling)):
+        Z, target = model.scaled(batch)
+        torch.testing.assert_close(Z, standardized)
+        assert torch.equal(target, y)
+    assert torch.equal(model.scaled(Batch(X, y, weight))[2], weight)
 
 
 @pytest.mark.parametrize(("kind", "factor"), [(Scratch, 1.0), (Concise, 2.0)])
@@ -73,11 +110,8 @@ def test_loss_is_the_models_own(kind, per_squared_error):
     y_hat, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.5]])
     losses = make(kind).losses(y_hat, y)
     assert losses.tolist() == [[per_squared_error * 9.0], [per_squared_error * 0.25]]
-    batch = Batch(y_hat, y, 2, slice(0, 2))
-    assert make(kind).loss_sum(y_hat, batch).item() == per_squared_error * 9.25
-    assert (
-        make(kind).loss_sum(y_hat, batch._replace(weight=torch.tensor([[0.5], [2.0]]))).item() == per_squared_error * 5
-    )
+    assert make(kind).loss_sum(y_hat, y).item() == per_squared_error * 9.25
+    assert make(kind).loss_sum(y_hat, y, torch.tensor([[0.5], [2.0]])).item() == per_squared_error * 5
 
 
 @pytest.mark.parametrize(
@@ -85,20 +119,19 @@ def test_loss_is_the_models_own(kind, per_squared_error):
 )
 def test_process_without_rows_adds_nothing_to_the_gradient(kind, arguments):
     model = make(kind, **arguments)
-    nothing = Batch(torch.empty(0, 2), torch.empty(0, 1), 1, slice(0, 0))
-    model.loss_sum(model(nothing.X), nothing).backward()
+    model.loss_sum(model(torch.empty(0, 2)), torch.empty(0, 1)).backward()
     assert model.gradients() == {"weight": [0.0, 0.0], "bias": [0.0]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_count_every_row_once(kind, data):
     model = make(kind)
-    X, y = (tensor.double().numpy() for tensor in data.own_units("val"))
+    X, y = (tensor.double().numpy() for tensor in data.raw("val"))
     mse = ((X @ model.coefficients()[0].numpy() - y[:, 0]) ** 2).mean()
     for _ in range(2):  # what was taken does not count again
         for batch in data.blocks("val"):
             model.score("val", batch)
-        assert model.take_scores("val")["mse"] == pytest.approx(mse, rel=1e-6)
+        assert model.compute_and_reset("val")["mse"] == pytest.approx(mse, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.sampling import permutation
+from linreg_pl.engine.quiet import quieten
 from linreg_pl.models import Concise, LinearModel, Scratch
-from linreg_pl.quiet import quieten
 from tests.commands import no_trace_left
 
 EPOCHS = 2
@@ -55,7 +55,7 @@ def start() -> Tensor:
 
 def mini_batches(data: DataModule, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """``data_iter`` of notebook 1 with the row order of this project."""
-    features, labels = data.own_units("train")
+    features, labels = data.raw("train")
     for rows in permutation(len(labels), data.seed, epoch).split(data.batch_size):
         yield features[rows], labels[rows]
 

@@ -1,0 +1,89 @@
+"""Scores over all rows: of training rows after each epoch, as the notebooks print them, and of the other parts."""
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+
+from linreg_pl.callbacks.history import log_step
+from linreg_pl.data.base import data_of
+from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
+from linreg_pl.functional.scores import scores
+
+if TYPE_CHECKING:
+    from linreg_pl.models import LinearModel
+
+
+class EpochScores(L.Callback):
+    """Logs ``train/*``, ``val/*`` and ``test/*``, and prints the training loss after every epoch.
+
+    Attributes:
+        scores: the newest values by part and name, in float64, which Lightning's metrics are not.
+    """
+
+    def __init__(self) -> None:
+        self.scores: dict[str, dict[str, float]] = {}
+
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Score the training rows by their triangular factor if it is known, else by a pass over them."""
+        found = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
+        self._log("train", trainer, pl_module, found)
+        if trainer.is_global_zero and found:
+            print(f"epoch {trainer.current_epoch + 1}, loss {found['loss']:f}", flush=True)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Log the scores of the validation rows."""
+        found = pl_module.compute_and_reset("val")
+        if not trainer.sanity_checking:
+            self._log("val", trainer, pl_module, found)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Log the scores of the test rows."""
+        self._log("test", trainer, pl_module, pl_module.compute_and_reset("test"))
+
+    def _log(self, part: str, trainer: L.Trainer, model: "LinearModel", found: dict[str, float]) -> None:
+        self.scores[part] = found
+        values = {f"{part}/{name}": value for name, value in found.items()}
+        fits = trainer.state.fn == "fit"
+        # Of a fit, the loggers are told the SGD step, which Lightning would count in batches.
+        logger, several = False if fits else None, trainer.world_size > 1
+        model.log_dict(values, prog_bar=fits, logger=logger, batch_size=1, sync_dist=several)
+        if fits:
+            log_step(trainer, values)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the scores."""
+        kept = {f"{part}/{name}": value for part, found in self.scores.items() for name, value in found.items()}
+        checkpoint["recorded"] = kept
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take the scores."""
+        self.scores = {}
+        for name, value in checkpoint.get("recorded", {}).items():
+            part, _, short = name.partition("/")
+            self.scores.setdefault(part, {})[short] = value
+
+
+def training_scores(trainer: L.Trainer, model: "LinearModel") -> dict[str, float]:
+    """Scores over all training rows by their triangular factor; empty if it is unknown or the loss is another."""
+    data, scale = data_of(trainer), model.squared_error_scale
+    R = None if data is None else data.summary.factor
+    if R is None or scale is None:
+        return {}
+    squares = residual_sum_of_squares(R, *model.coefficients())
+    sums = [num_rows(R), scale * squares, squares, 0.0, total_sum_of_squares(R)]
+    return scores(torch.tensor(sums, dtype=torch.float64))
+
+
+def _pass(trainer: L.Trainer, model: "LinearModel") -> dict[str, float]:
+    """Score the training rows one by one: those of our data in blocks, others as their loader gives them."""
+    data = data_of(trainer)
+    batches: Any = trainer.train_dataloader if data is None else data.blocks("train")
+    count = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # an endless loader has no end of its own
+    with torch.random.fork_rng(devices=[]):  # a loader that shuffles must not go on otherwise for being read twice
+        for batch in islice(batches, count if data is None else None):
+            prepared = model._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+            model.score("fit", trainer.strategy.batch_to_device(prepared))
+    return model.compute_and_reset("fit")

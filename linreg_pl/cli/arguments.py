@@ -1,0 +1,22 @@
+"""The argument parser of the commands that need no configs. Needs no torch."""
+
+from argparse import ArgumentParser
+from typing import NoReturn
+
+from linreg_pl.errors import InputError
+
+
+class CommandParser(ArgumentParser):
+    """Argument parser of one command, whose errors are one sentence.
+
+    Args:
+        command: name of the command.
+        description: what the command does.
+    """
+
+    def __init__(self, command: str, description: str | None) -> None:
+        super().__init__(f"python train.py {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError instead of printing the usage."""
+        raise InputError(f"{message}; see {self.prog} --help")

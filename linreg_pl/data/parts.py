@@ -1,0 +1,101 @@
+"""Rows in parts, as a table or a formula gives them: raw, in blocks, with names."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from linreg_pl.data.batch import Batch
+from linreg_pl.data.sampling import Sample
+
+Part = Literal["train", "val", "test", "predict"]
+
+
+class RowsInParts(L.LightningDataModule, ABC):
+    """Rows for training, validation, testing and prediction, in blocks, with names and raw units.
+
+    Attributes:
+        feature_names: names of the columns of X.
+        target_name: name of y.
+        truth: the coefficients that the data were made with, weights then bias, if known.
+        weighted: whether rows have weights.
+        sample: draws some of the training rows while they are read; None for none.
+    """
+
+    feature_names: list[str]
+    target_name: str
+    weighted = False
+    truth: tuple[list[float], float] | None = None
+    sample: Sample | None = None
+
+    @abstractmethod
+    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield functions that make the blocks of a part: raw rows, in order.
+
+        Any thread may call them, so that threads decode while one reads.
+
+        Args:
+            part: which rows.
+            rank: this process.
+            world_size: processes that share the blocks out.
+        """
+
+    @abstractmethod
+    def num_rows(self, part: Part) -> int:
+        """Return the number of rows of a part."""
+
+    @abstractmethod
+    def empty_part_hint(self, part: Part) -> str:
+        """Say which argument gives a part rows, for the error that it has none."""
+
+    @property
+    def missing_values(self) -> dict[str, Any]:
+        """What was missing and what was done about it; empty if nothing was missing."""
+        return {}
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns of X."""
+        return len(self.feature_names)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """The rank of this process and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def raw(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Return all features ``(n, P)`` and targets ``(n, 1)`` of a part, in raw units."""
+        batches = [make() for make in self.delayed_blocks(part)]
+        return torch.cat([batch.X for batch in batches]), torch.cat([batch.y for batch in batches])
+
+    def _sampled_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """`delayed_blocks`; some of the training rows go to the sample."""
+        blocks = self.delayed_blocks(part, rank, world_size)
+        return map(self._tap_sample, blocks) if part == "train" and self.sample is not None else blocks
+
+    def _tap_sample(self, make: Callable[[], Batch]) -> Callable[[], Batch]:
+        def made() -> Batch:
+            batch = make()
+            self.sample.add(batch)  # type: ignore[union-attr]
+            return batch
+
+        return made
+
+    def _local_blocks(self, part: Part) -> Iterator[Callable[[], Batch]]:
+        """This process's blocks of a part; one without rows if there are none, for the Trainer needs a batch."""
+        make = None
+        for make in self._sampled_blocks(part, *self.share):
+            yield make
+        if make is None:
+            yield self._no_rows
+
+    def _no_rows(self) -> Batch:
+        weight = torch.empty(0, 1) if self.weighted else None
+        return Batch(torch.empty(0, self.num_features), torch.empty(0, 1), weight, rows=slice(0, 0))
+
+    def _any_process(self, has: object) -> bool:
+        """Whether any process has something; all of them must ask."""
+        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)

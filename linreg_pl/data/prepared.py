@@ -1,0 +1,183 @@
+"""Rows prepared for training: their factor, their scaling, and as float32 in memory or in a temporary file."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.loaders import Blocks, OneWindow, Windows
+from linreg_pl.data.parts import Part, RowsInParts
+from linreg_pl.data.sampling import EpochOrders
+from linreg_pl.data.spill import Spill, temporary_path
+from linreg_pl.data.summary import TrainingSummary
+from linreg_pl.data.threads import parallel_map
+from linreg_pl.data.transform import Transform
+from linreg_pl.functional.least_squares import merge_factors, triangular_factor
+from linreg_pl.functional.standardize import Scaling
+from linreg_pl.metrics.least_squares import TriangularFactor
+
+BLOCKS_PER_STEP = 16  # of factors: a step of the Trainer takes as long as a block
+
+
+class PreparedRows(RowsInParts):
+    """Training rows with what is known of them, and rows as SGD takes them.
+
+    Args:
+        batch_size: rows in one SGD mini-batch, over all processes.
+        seed: shuffles the training rows anew each epoch.
+        standardize: whether columns are standardised.
+
+    Attributes:
+        summary: what is known of the training rows.
+        memory: MiB of rows kept in memory.
+    """
+
+    memory = math.inf
+
+    def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order_seed: int | None = seed  # None keeps the training rows in order
+        self.standardize = standardize
+        self.summary = TrainingSummary()
+        self._scaling: Scaling | None = None
+        self._fits = False  # so standardised columns are wanted
+        self._to_float32: Transform | None = None
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        self._rows: dict[Part, Rows] = {}
+        self._windows: Windows | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: the Trainer, and rows, which can be read again."""
+        return vars(self) | {"trainer": None, "_rows": {}, "_windows": None}
+
+    def find_factor(self) -> Tensor:
+        """Find the triangular factor of the training rows, by one pass that the processes share."""
+        if self.summary.factor is None:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            metric = TriangularFactor(self.num_features).to(device)
+            for factor in self.factors("train"):
+                metric.update(factor.to(device))
+            self.set_factor(metric.compute().cpu())
+        assert self.summary.factor is not None
+        return self.summary.factor
+
+    def set_factor(self, factor: Tensor | None) -> None:
+        """Set the triangular factor of the training rows.
+
+        Raises:
+            InputError: the values of a column are too large or too small to be squared.
+        """
+        self.summary.set_factor(factor, [*self.feature_names, self.target_name])
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """How columns are standardised, learned when it is first needed in a fit; None if they are not."""
+        if self.standardize and self._fits and self._scaling is None:
+            self.find_factor()
+            self._scaling = self.summary.scaling(self.feature_names)
+        return self._scaling
+
+    def factors(self, part: Part) -> Blocks[Tensor]:
+        """Load triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
+
+        def factors() -> Iterator[Tensor]:
+            of_blocks = parallel_map(self._local_blocks(part), _factor)
+            while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so all take as many steps
+                yield merge_factors(torch.stack(some or [_factor(self._no_rows)]))
+
+        return Blocks(factors)
+
+    def streamed(self, part: Part) -> bool:
+        """Whether a part is too large to be kept in memory."""
+        return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
+
+    def transform(self, batch: Batch) -> Batch:
+        """Return a block of raw rows as float32, standardised if asked for.
+
+        Raises:
+            InputError: a value is too large for float32.
+        """
+        if self._to_float32 is None:
+            self._to_float32 = Transform(self.feature_names, self.target_name)
+        return self._to_float32(batch, self._scaling, self._tell)
+
+    def _tell(self, message: str) -> None:
+        if self.share[0] == 0:
+            print(message, flush=True)
+
+    def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
+        return self.transform(make())
+
+    def _transformed_blocks(self, blocks: Iterator[Callable[[], Batch]]) -> Iterator[Batch]:
+        _ = self.scaling  # to be learned before
+        return parallel_map(blocks, self._load_and_transform)
+
+    def rows(self, part: Part) -> Rows:
+        """Rows of a part as float32, standardised if asked for, in memory from now on."""
+        if part not in self._rows:
+            blocks = self._transformed_blocks(self._sampled_blocks(part))
+            count = self.num_rows(part)
+            widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+            # Memory from numpy, which asks for huge pages: random rows are then found half again as fast.
+            arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in widths]
+            start = 0
+            for batch in blocks:
+                stop = start + len(batch.y)
+                for array, column in zip(arrays, batch, strict=True):
+                    array[start:stop] = column
+                start = stop
+            X, y, *weight = arrays
+            self._rows[part] = Rows(X, y, *weight, scaling=self._scaling)
+        return self._rows[part]
+
+    def windows(self) -> Windows:
+        """The training rows in windows: one in memory, or many from a file that this machine's processes share."""
+        if self._windows is None:
+            if self.streamed("train"):
+                self._windows = self._spill()
+            else:
+                orders = EpochOrders(self.num_rows("train"), self.order_seed)
+                self._windows = OneWindow(self.rows("train"), orders)
+        return self._windows
+
+    def _spill(self) -> Spill:
+        """Write the training rows to a file that this machine's processes share."""
+        strategy = None if self.trainer is None else self.trainer.strategy
+        widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+        spill = Spill(
+            temporary_path(strategy),
+            self.num_rows("train"),
+            widths,
+            self.batch_size,
+            self.seed,
+            window_bytes=int(self.memory * 2**20) // 32,
+            scaling=self.scaling,
+        )
+        writes = self.trainer is None or self.trainer.local_rank == 0
+        spill.fill(self._transformed_blocks(self._sampled_blocks("train")) if writes else None, strategy)
+        if spill.worst_spread > 1.25:
+            self._tell(
+                f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
+                f" sorted, their means spread up to {spill.worst_spread:.1f} times as wide as they should;"
+                " raise --data.memory, or rewrite the table by python train.py shuffle\n"
+            )
+        return spill
+
+    def first_mini_batches(self, count: int) -> Batch:
+        """Return the first ``count`` whole mini-batches of epoch 0, or as many as the first window holds."""
+        rows, order, _ = next(iter(self.windows().windows(0, 0)))
+        size = min(self.batch_size, len(order))
+        return rows[BatchIndices(order[: min(count, len(order) // size) * size], size)]
+
+
+def _factor(make: Callable[[], Batch]) -> Tensor:
+    return triangular_factor(*make())

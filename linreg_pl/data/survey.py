@@ -1,0 +1,173 @@
+"""What is checked and learned of a table before its rows are used."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from linreg_pl.data.sampling import Split
+from linreg_pl.errors import InputError
+from linreg_pl.tables.columns import (
+    Columns,
+    as_text,
+    can_be_levels,
+    decoded,
+    described,
+    find_levels,
+    is_missing,
+    is_time,
+    numbers,
+)
+from linreg_pl.tables.progress import with_progress
+from linreg_pl.tables.sources import Piece, Source, require_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARTS = ("train", "val", "test")
+DROPPED = len(PARTS)  # the number of a part that is none
+PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
+
+
+MAX_COLUMNS = 10_000  # of X
+
+
+class Survey(NamedTuple):
+    """What one pass over a table tells.
+
+    Attributes:
+        missing: number of missing values by column.
+        rows: number of rows of each of `PARTS`, without those that are dropped.
+        levels: levels of the categorical columns that had none, over the training rows.
+        means: of the numeric columns, over the training rows; 0 for a column without values.
+    """
+
+    missing: dict[str, int]
+    rows: list[int]
+    levels: dict[str, list[str]]
+    means: dict[str, float]
+
+
+def read(source: Source, names: Sequence[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
+    """Yield the pieces of a table, or one process's share of them, and show how far they have come."""
+    return with_progress(source.pieces(names, rank, world_size), source.num_rows // world_size, source.name)
+
+
+def survey(source: Source, columns: Columns, others: Sequence[str], split: Split) -> Survey:
+    """Pass over a table once. Every process passes over the whole of it.
+
+    Args:
+        source: the table.
+        columns: how its columns are used; those of ``levels`` without any get theirs.
+        others: the target, and then perhaps the weights.
+        split: which rows are held out.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = [name for name, levels in columns.levels.items() if not levels]
+    names = [*columns.features, *others] if columns.missing != "error" else [*wanted, *others[1:]]
+    seen: dict[str, pa.Array] = {}
+    sums, present, missing = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    rows = np.zeros(len(PARTS), np.int64)
+    for piece in read(source, names):
+        numeric = [name for name in names if name not in columns.levels]
+        values = {name: numbers(source, piece, name, columns.time_unit) for name in numeric}
+        absent = {
+            name: np.isnan(values[name]) if name in values else is_missing(piece.batch.column(name)) for name in names
+        }
+        parts = split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
+        if columns.missing == "drop":
+            parts[np.any(list(absent.values()), axis=0)] = DROPPED
+        training = parts == 0
+        rows += np.bincount(parts, minlength=DROPPED + 1)[: len(PARTS)]
+        for name in names:
+            missing[name] += int(absent[name].sum())
+        for name, column in values.items():
+            used = training & ~absent[name]
+            sums[name] += float(column[used].sum(dtype=np.float64))
+            present[name] += int(used.sum())
+        for name in wanted:
+            found = decoded(piece.batch.column(name)).filter(pa.array(training & ~absent[name]))
+            if name in seen and seen[name].type != found.type:  # from several files
+                seen[name], found = as_text(seen[name]), as_text(found)
+            seen[name] = pc.unique(pa.concat_arrays([*([seen[name]] if name in seen else []), found]))
+    means = {name: sums[name] / max(present[name], 1) for name in names if name not in columns.levels}
+    return Survey(missing, rows.tolist(), find_levels(seen), means)
+
+
+def check_roles(
+    source: Source,
+    target: str,
+    features: Sequence[str],
+    categorical: Sequence[str],
+    weights: str | None,
+    ids: Sequence[str],
+) -> None:
+    """Check that the columns of a table can be what they are asked to be.
+
+    Raises:
+    InputError: names the column and the flag.
+    """
+    require_columns("--data.features", features, source)
+    if not features:
+        raise InputError(
+            f"{source.name}: has no numeric column besides the target {target!r}"
+            f" (--data.features, --data.categorical); it has {described(source)}"
+        )
+    if "" in features:
+        raise InputError(
+            f"{source.name}: a column has no name, as an index that was saved along:"
+            " name it, or leave it out of --data.features"
+        )
+    for name in categorical:
+        if not can_be_levels(source.schema.field(name).type):
+            raise InputError(
+                f"{source.name}: column {name!r} is of type {source.schema.field(name).type},"
+                " whose values cannot be levels"
+            )
+    if apart := [name for name in categorical if name not in features]:
+        raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
+    if taken := [name for name in ids if name in PREDICTED]:
+        raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
+    if target in features:
+        raise InputError(f"--data.features: contains the target {target!r}")
+    if weights in (target, *features):
+        raise InputError(f"--data.weights {weights}: is also the target or a feature")
+
+
+def check_learned(columns: Columns, weights: str | None, mean_weight: float) -> None:
+    """Check what was learned of the training rows.
+
+    Raises:
+        InputError: a categorical column has one level, or too many; or all weights are zero.
+    """
+    for name, levels in columns.levels.items():
+        if len(levels) < 2:
+            raise InputError(f"column {name!r} has one value only: leave it out of --data.categorical")
+    if len(columns.names) > MAX_COLUMNS:
+        worst = max(columns.levels, key=lambda name: len(columns.levels[name]))
+        raise InputError(
+            f"column {worst!r} has {len(columns.levels[worst])} levels, each a column of its own: that is too"
+            " many; leave it out of --data.categorical"
+        )
+    if not mean_weight > 0:
+        raise InputError(f"column {weights!r}: the weights of the training rows are all zero")
+
+
+def carried_columns(source: Source, piece: Piece, ids: Sequence[str]) -> "pa.RecordBatch":
+    """Columns that are only carried along, each of the same type in all files."""
+    import pyarrow as pa
+
+    columns = {name: (piece.batch.column(name), source.kind(name)) for name in ids}
+    same = {name: x if x.type == kind else decoded(x).cast(kind) for name, (x, kind) in columns.items()}
+    return pa.RecordBatch.from_pydict(same)
+
+
+def column_kinds(source: Source, columns: Columns) -> dict[str, str]:
+    """What each feature's column holds: "levels", "times" or "numbers"."""
+
+    def kind(name: str) -> str:
+        return "times" if is_time(source.schema.field(name).type) else "numbers"
+
+    return {name: "levels" if name in columns.levels else kind(name) for name in columns.features}

@@ -1,0 +1,229 @@
+"""Ends all processes of a run when one of them fails, is killed or hangs; one of them reports the cause.
+
+They communicate through the key-value store of torch.distributed, which needs no collective operation. The store
+is kept by torchrun, or else by process 0.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch import distributed
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from linreg_pl.errors import RED, InputError, describe_error, printable, styled
+from linreg_pl.runs.checkpoints import newest
+
+ATTEMPT = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+TORCHRUN_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # it outlives the processes
+INTERVAL = 0.5  # seconds between two checks of the other processes
+GRACE = 4.0  # seconds that a process gets to end by itself
+EXPECTED = (None, 0, 130, 143)  # exit statuses of processes that still run, succeeded, or were told to stop
+CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|timed? ?out", re.IGNORECASE)
+
+
+class LostProcessError(RuntimeError):
+    """Raised in the main thread of this process when another process is lost."""
+
+
+class _State:
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher: _SubprocessScriptLauncher | None = None
+    children: ClassVar[list[subprocess.Popen[bytes]]] = []
+    store_lost = False
+    watcher: threading.Thread | None = None
+    done = threading.Event()
+    ending = threading.Lock()
+
+
+def several() -> bool:
+    """Whether this is one of several processes."""
+    return "LOCAL_RANK" in os.environ or distributed.is_initialized()
+
+
+def watch(trainer: Trainer, minutes: float) -> None:
+    """Set the time limit of collectives, and start the thread that ends this process if another one fails.
+
+    Args:
+        trainer: a Trainer that has not launched its processes yet.
+        minutes: longest time that a collective may take.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy) or trainer.world_size == 1:
+        return
+    _State.world_size = trainer.world_size
+    strategy._timeout = timedelta(minutes=minutes)
+    if "LOCAL_RANK" not in os.environ and isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        _State.launcher = strategy.launcher
+        os.environ["LINREG_PARENT"] = str(os.getpid())
+    if ATTEMPT and TORCHRUN_STORE:  # by itself, torch would find the addresses of the previous attempt
+        backend, rank = strategy._get_process_group_backend(), trainer.global_rank
+        distributed.init_process_group(
+            backend, timeout=strategy._timeout, rank=rank, world_size=trainer.world_size, store=_store(minutes=minutes)
+        )
+    _State.watcher = threading.Thread(target=_watch, daemon=True)
+    _State.watcher.start()
+
+
+def unwatch() -> None:
+    """Stop the thread; the interpreter must not exit while the thread uses the store."""
+    _State.done.set()
+    if _State.watcher is not None:
+        _State.watcher.join(GRACE)
+
+
+def _watch() -> None:
+    store, lost = None, False
+    while not lost:
+        if _State.done.wait(INTERVAL):
+            return
+        try:
+            if store is None and distributed.is_initialized():
+                store = _store()
+                store.set(f"name/{distributed.get_rank()}", f"pid {os.getpid()} on {socket.gethostname()}")
+            lost = store is not None and store.check(["said"])
+        except RuntimeError:  # the process that keeps the store is gone
+            lost = _State.store_lost = True
+        lost |= _orphaned() or any(child.poll() not in EXPECTED for child in _children())
+    if _State.done.wait(GRACE):  # the main thread may know more
+        return
+    if not _State.ending.locked():  # the main thread is still busy, and has to clean up
+        main = ctypes.c_ulong(threading.main_thread().ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(LostProcessError))
+    if not _State.done.wait(GRACE):
+        end(LostProcessError())
+
+
+def _orphaned() -> bool:
+    """Whether Lightning launched this process and the launching process is gone."""
+    return os.environ.get("LINREG_PARENT") not in (None, str(os.getpid()), str(os.getppid()))
+
+
+def _children() -> list[subprocess.Popen[bytes]]:
+    """Processes that Lightning launched; hidden from Lightning, which would kill this process without a message."""
+    if _State.launcher is not None:
+        _State.children.extend(_State.launcher.procs)
+        _State.launcher.procs.clear()
+    return _State.children
+
+
+def end(error: Exception, status: int = 1) -> NoReturn:
+    """End this process, and report the cause unless another process does.
+
+    The first process that calls this reports its cause; one that only lost another process waits for that one first.
+
+    Args:
+        error: what went wrong in this process.
+        status: exit status.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun has noticed too
+    _State.ending.acquire()
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    rank = distributed.get_rank() if distributed.is_initialized() else rank
+    lost = isinstance(error, RuntimeError) and (
+        isinstance(error, (LostProcessError, distributed.DistError)) or CONNECTION.search(str(error))
+    )
+    cause, slow = "" if lost else _cause(error, rank), "imed out" in str(error)
+    heard: list[str] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            store = _store()
+            text = cause or _roll_call(store, rank, slow)
+            heard.append(text if store.add("said", 1) == 1 else "")
+
+    asking = threading.Thread(target=ask, daemon=True)  # as a store that cannot be reached never answers
+    try:
+        asking.start()
+    except RuntimeError:  # no memory for a thread
+        ask()
+    else:
+        asking.join(0 if _State.store_lost else 2 * GRACE)
+    if not heard:  # the store is gone or cannot be reached: one process on each host reports it
+        speaks = cause or os.environ.get("LOCAL_RANK", "0") == ("1" if _orphaned() else "0")
+        keeper = f"torchrun at {os.environ['MASTER_ADDR']}" if TORCHRUN_STORE else _names([0] if rank else [1])
+        heard.append((cause or _loss(keeper, slow)) if speaks else "")
+    if heard[0]:
+        text = printable(" ".join(heard[0].split()))
+        print(f"{styled('error:', RED, sys.stderr)} {text}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    deadline = time.monotonic() + GRACE
+    for child in _children():
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, deadline - time.monotonic()))
+        child.kill()
+    os._exit(status)  # immediately, as torch might wait forever
+
+
+def _cause(error: Exception, rank: int) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError | MemoryError):
+        fewer = "; start fewer processes on a host" if isinstance(error, MemoryError) else ""
+        return f"{_names([rank])}: {describe_error(error)}{fewer}"
+    return f"{_names([rank])} failed: {type(error).__name__}: {str(error)[:300]} (LINREG_DEBUG=1 shows where)"
+
+
+def _roll_call(store: Store, rank: int, slow: bool) -> str:
+    """Find out which processes are lost: those that do not answer within a few seconds."""
+    everyone, deadline = range(_State.world_size), time.monotonic() + GRACE
+    store.set(f"here/{rank}", "slow" if slow else "")
+    while True:
+        missing = [other for other in everyone if not store.check([f"here/{other}"])]
+        if len(missing) < 2 or store.check(["said"]) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    slow = any(store.get(f"here/{other}") == b"slow" for other in everyone if other not in missing)
+    known = [store.get(f"name/{other}").decode() for other in missing if store.check([f"name/{other}"])]
+    return _loss(_names(missing) + (f" ({'; '.join(known)})" if known else ""), slow)
+
+
+def _names(ranks: list[int]) -> str:
+    return f"process {', '.join(map(str, ranks)) or '?'} of {_State.world_size}"
+
+
+def _loss(who: str, slow: bool) -> str:
+    how = "did not answer within --timeout: hung, cut off, or slow" if slow else "is lost: killed, or cut off"
+    return f"{who} {how}; to continue a fit, use --resume"
+
+
+def publish_run_folder(folder: Path) -> None:
+    """Store the run's folder for `previous_checkpoint`; called by process 0 only."""
+    if TORCHRUN_STORE:
+        _store().set("folder", str(folder))
+
+
+def previous_checkpoint() -> Path | None:
+    """Return the newest checkpoint of earlier attempts, if torchrun has restarted the processes.
+
+    Process 0 searches, and the others use what it found.
+    """
+    if not ATTEMPT or not TORCHRUN_STORE:
+        return None
+    store = _store(minutes=10)
+    if os.environ["RANK"] == "0":
+        stores = [_store(attempt) for attempt in reversed(range(ATTEMPT))]
+        folders = [Path(earlier.get("folder").decode()) for earlier in stores if earlier.check(["folder"])]
+        store.set("from", str(next(filter(None, map(newest, folders)), "")))
+    found = store.get("from").decode()
+    return Path(found) if found else None
+
+
+def _store(attempt: int = ATTEMPT, minutes: float = GRACE / 60) -> Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=minutes))
+    return PrefixStore(f"linreg_pl/{attempt}", store)

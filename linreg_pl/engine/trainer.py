@@ -1,0 +1,22 @@
+"""Lightning's Trainer, with an epoch loop whose steps are cheap."""
+
+from functools import wraps
+from typing import Any
+
+import lightning.pytorch as L
+
+from linreg_pl.engine.epoch_loop import EpochLoop
+
+
+class Trainer(L.Trainer):
+    """A Trainer that takes steps cheaply.
+
+    It takes the arguments of :class:`lightning.pytorch.Trainer` and gives the same results.
+    """
+
+    # The command line and Lightning's environment variables read the signature.
+    @wraps(L.Trainer.__init__)  # type: ignore[misc]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        replaced = self.fit_loop.epoch_loop
+        self.fit_loop.epoch_loop = EpochLoop(self, replaced.min_steps, replaced.max_steps)

@@ -1,0 +1,1 @@
+"""Many SGD steps at once. Empty, for the loop imports numba."""

@@ -1,0 +1,325 @@
+"""Figures of a fit, drawn by matplotlib from arrays; white with dark text, so that they are readable on any page."""
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linreg_pl.errors import printable
+from linreg_pl.runs.columns import COLUMNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+Curve = Sequence[tuple[int, float]]
+
+# Okabe and Ito's colours, which colour-blind people can tell apart, and greys.
+DATA, FIT, TRUTH, PALE, DARK, GREY = "#0072B2", "#D55E00", "#009E73", "#9CC7E4", "#222222", "#777777"
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#BBBBBB",
+    "axes.linewidth": 0.6,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E8E8E8",
+    "grid.linewidth": 0.6,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), DARK),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "xtick.minor.size", "ytick.minor.size"), 0),
+    "lines.solid_capstyle": "round",
+    "text.parse_math": False,  # in a column's name, `$` and `_` are ordinary characters
+}
+FONTS = (  # used where installed, for scripts that matplotlib's own font lacks
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC",
+    "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Devanagari",
+)  # fmt: skip
+DPI = 110
+MAX_NAME = 22  # characters of a name in a label
+MAX_PANELS = 3
+MAX_COEFFICIENTS = 30
+CONTOURS = 13
+SURFACE = [(1 - 0.62 * depth, 1 - 0.34 * depth, 1 - 0.2 * depth) for depth in np.linspace(1, 0, CONTOURS - 1)]  # blues
+MARKS: dict[str, dict[str, Any]] = {
+    "optimum": {"marker": "x", "color": DARK, "markersize": 7},
+    "true": {"marker": "o", "color": TRUTH, "markersize": 9, "fillstyle": "none"},
+    "estimate": {"marker": ".", "color": FIT, "markersize": 7},
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply this project's style, whatever the user's is; characters that no font has become boxes."""
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        matplotlib.rcdefaults()
+        installed = {font.name for font in fontManager.ttflist}
+        families = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+        matplotlib.rcParams.update({**STYLE, "font.family": families})
+        yield
+
+
+@style()
+def encode(figure: "Figure") -> tuple[bytes, int, int]:
+    """Render a figure as PNG; return it with its width and height in pixels."""
+    from PIL import Image
+
+    figure.canvas.draw()  # once; `savefig` would draw twice
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(content, "png", compress_level=4)
+    return content.getvalue(), pixels.shape[1], pixels.shape[0]
+
+
+def short(name: str) -> str:
+    """Shorten a column's name to a label of one line, by leaving out its middle."""
+    name = printable(name)
+    half = (MAX_NAME - 1) // 2
+    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
+
+
+def label_with_unit(quantity: str, name: str, power: str = "") -> str:
+    """Name a quantity in units of the target, or of its square; in two lines where one would be too long."""
+    unit = short(name) if name.isidentifier() or not power else f"({short(name)})"
+    return f"{quantity}, in {unit}{power}" if len(unit) < 14 else f"{quantity},\nin {unit}{power}"
+
+
+@style()
+def draw_data(
+    X: Array, y: Array, weight: Array, bias: float, names: Sequence[str], target: str, caption: str
+) -> "Figure":
+    """Draw the target and the fit over each feature, as in notebook 1; over the three of largest effect at most.
+
+    Args:
+        X: features in their own units, shape ``(n, P)``.
+        y: targets, shape ``(n,)``.
+        weight: weights, shape ``(P,)``.
+        bias: the intercept.
+        names: names of the features.
+        target: name of y.
+        caption: which rows they are.
+    """
+    effects = np.abs(weight) * X.std(axis=0)
+    shown = sorted(np.argsort(-effects, kind="stable")[:MAX_PANELS])
+    if len(shown) < X.shape[1]:
+        caption += f"; {len(shown)} of {X.shape[1]} features, those that move the target most"
+    figure, panels = make_panels(len(shown), sharey=True)
+    middle = float((X @ weight + bias).mean())
+    for axes, column in zip(panels, shown, strict=True):
+        x = X[:, column]
+        _dots(axes, x, y)
+        ends = np.array([x.min(), x.max()])
+        axes.plot(ends, middle + weight[column] * (ends - x.mean()), color=FIT, linewidth=1.6)
+        axes.set_xlabel(short(names[column]))
+    others = ", the other features at their mean" if X.shape[1] > 1 else ""
+    panels[0].set(title="Data and fit", ylabel=short(target))
+    return add_caption(figure, f"Dots: {caption}. Line: the fit{others}.")
+
+
+@style()
+def draw_fit(fitted: Array, y: Array, weight: Array | None, target: str, caption: str) -> "Figure":
+    """Draw fitted against true values, residuals against fitted values, and a normal Q-Q plot of the residuals.
+
+    Args:
+        fitted: predictions, shape ``(n,)``.
+        y: targets, shape ``(n,)``.
+        weight: weights of the rows, shape ``(n,)``; None if all count alike.
+        target: name of y.
+        caption: which rows they are.
+    """
+    residual, quantity = y - fitted, "residual"
+    if weight is not None:
+        fitted, y = fitted[weight > 0], y[weight > 0]
+        residual, quantity = residual[weight > 0] * np.sqrt(weight[weight > 0]), "residual × √weight"
+    name = short(target)
+    figure, (true, against, quantiles) = make_panels(3)
+    _dots(true, y, fitted)
+    ends = [min(y.min(), fitted.min()), max(y.max(), fitted.max())]
+    true.plot(ends, ends, color=DARK, linewidth=0.8, zorder=1)
+    true.set(title="Fitted against true", xlabel=name, ylabel=f"fitted {name}")
+    _dots(against, fitted, residual)
+    against.axhline(0, color=DARK, linewidth=0.8, zorder=1)
+    against.set(title="Residuals", xlabel=f"fitted {name}", ylabel=label_with_unit(quantity, target))
+    expected, ordered = normal_quantiles(residual)
+    _dots(quantiles, expected, ordered)
+    normal = expected[[0, -1]]
+    quantiles.plot(normal, residual.mean() + residual.std() * normal, color=DARK, linewidth=0.8, zorder=1)
+    quantiles.set(title="Normal Q-Q", xlabel="normal quantile", ylabel=label_with_unit(quantity, target))
+    lines = "Lines: a perfect fit; residual 0; normal residuals of the same mean and spread."
+    return add_caption(figure, f"Dots: {caption}. {lines}")
+
+
+def normal_quantiles(values: Array) -> tuple[Array, Array]:
+    """Medians of normal order statistics (Filliben 1975) and the sorted values, both of shape ``(n,)``."""
+    from scipy.special import ndtri
+
+    n = len(values)
+    share = (np.arange(1, n + 1) - 0.3175) / (n + 0.365)
+    share[-1] = 0.5 ** (1 / n)
+    share[0] = 1 - share[-1]
+    return ndtri(share), np.sort(values)
+
+
+@style()
+def draw_loss(curves: Mapping[str, Curve], noise_floor: float | None, target: str, steps_per_epoch: int) -> "Figure":
+    """Draw mean squared errors over the SGD steps, on a logarithmic axis.
+
+    Args:
+        curves: points (step, value) of ``mini-batch``, ``training rows`` and ``validation rows``; values above zero.
+        noise_floor: estimate of the noise variance, if there is one.
+        target: name of y.
+        steps_per_epoch: mini-batches in an epoch.
+    """
+    figure, (axes,) = make_panels(1, width=7)
+    looks: dict[str, dict[str, Any]] = {
+        "mini-batch": {"color": PALE, "linewidth": 0.8, "marker": ".", "markersize": 3},
+        "training rows": {"color": DATA, "linewidth": 1.6},
+        "validation rows": {"color": FIT, "linewidth": 1.2, "marker": "o", "markersize": 4},
+    }
+    for name, look in looks.items():
+        if points := curves.get(name):
+            axes.plot(*zip(*points, strict=True), label=name, **(look if len(points) < 50 else look | {"marker": ""}))
+    if noise_floor:
+        axes.axhline(noise_floor, color=DARK, linewidth=1, linestyle=(0, (5, 3)), label="noise floor")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}" if high < 10 * low else lambda *_: "")  # powers of ten may be missing
+    axes.set(title="Loss", xlabel="SGD step", ylabel=label_with_unit("mean squared error", target, "²"))
+    axes.locator_params("x", integer=True)
+    figure.legend(loc="outside right center")
+    floor = " Noise floor: the estimated variance of the noise." if noise_floor else ""
+    steps = f"{steps_per_epoch:,} steps" if steps_per_epoch > 1 else "one step"
+    return add_caption(figure, f"An epoch is {steps}.{floor}")
+
+
+@style()
+def draw_path(
+    path: Array,
+    names: Sequence[str],
+    surfaces: Mapping[tuple[int, int], Array],
+    marks: Mapping[str, Sequence[float]],
+    num_rows: int,
+    target: str,
+) -> "Figure":
+    """Draw the path of the coefficients over the loss surface, for every pair of them.
+
+    Args:
+        path: coefficients over the steps, shape ``(k, c)``.
+        names: names of the coefficients, c of them.
+        surfaces: for each pair of coefficients a factor ``G`` ``(3, 3)``, so that ``|G (u, v, -1)|²`` is the
+            sum of squared residuals, minimised over the other coefficients.
+        marks: points of shape ``(c,)`` to be marked, by their labels: ``optimum``, ``true``.
+        num_rows: number of training rows.
+        target: name of y.
+    """
+    figure, panels = make_panels(len(surfaces), width=3.7 if len(surfaces) > 1 else 6)
+    points = np.concatenate([path, *([mark] for mark in marks.values())])
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.15 * np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
+    grids = []
+    for (i, j), G in surfaces.items():
+        u, v = (np.linspace(low[k] - margin[k], high[k] + margin[k], 120) for k in (i, j))
+        residual = G[:, 0, None, None] * u + G[:, 1, None, None] * v[:, None] - G[:, 2, None, None]
+        grids.append((u, v, np.square(residual).sum(axis=0) / num_rows))
+    top = max(height.max() for _, _, height in grids) or 1.0
+    bottom = min(G[2, 2] ** 2 for G in surfaces.values()) / num_rows
+    levels = bottom + (top - bottom) * np.linspace(0, 1, CONTOURS) ** 2  # ellipses at equal distances
+    for axes, (i, j), (u, v, height) in zip(panels, surfaces, grids, strict=True):
+        filled = axes.contourf(u, v, height.clip(levels[0], levels[-1]), levels, colors=SURFACE)
+        axes.plot(path[:, i], path[:, j], ".-", color=FIT, linewidth=1.2, markersize=4, label="SGD")
+        axes.plot(path[0, i], path[0, j], "o", color="white", markeredgecolor=FIT, markersize=6, label="start")
+        for name, mark in marks.items():
+            axes.plot(mark[i], mark[j], label=name, linestyle="", **MARKS[name] | {"markersize": 9})
+        axes.set(xlabel=short(names[i]), ylabel=short(names[j]))
+        axes.grid(visible=False)
+    panels[0].set_title("Path over the loss surface")
+    bar = figure.colorbar(filled, ax=panels, ticks=levels[::3], format="%.3g", aspect=30, pad=0.01)
+    bar.set_label(label_with_unit("mean squared error", target, "²"))
+    bar.outline.set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    others = " The third coefficient is at its best for the two." if len(names) > 2 else ""
+    return add_caption(figure, f"Surface: over the training rows.{others}")
+
+
+@style()
+def draw_coefficients(rows: Sequence[Mapping[str, Any]], scale: Array, target: str, level: float) -> "Figure":
+    """Draw coefficients and their confidence intervals against optimum and true values; thirty features at most.
+
+    Args:
+        rows: the coefficients as in ``report.json``, the bias last if there is one.
+        scale: standard deviations of the features, shape ``(P,)``.
+        target: name of y.
+        level: confidence level.
+    """
+    features = len(scale)
+    size = np.array([abs(row.get("t") or row["estimate"] * std) for row, std in zip(rows, scale, strict=False)])
+    kept = [*sorted(np.argsort(-size, kind="stable")[:MAX_COEFFICIENTS]), *range(features, len(rows))]
+    columns = {key: np.array([rows[i].get(key, np.nan) for i in kept], float) for key, *_ in COLUMNS}
+    unit = np.array([scale[i] if i < features else np.nan for i in kept])
+    place = -np.arange(len(kept), dtype=float)
+    error = np.where(columns["standard_error"] > 0, columns["standard_error"], np.nan)
+    from_optimum = {key: (values - columns["optimum"]) / error for key, values in columns.items()}
+    compared = np.isfinite(from_optimum["true"]).any() or np.nanmax(np.abs(from_optimum["estimate"]), initial=0) > 0
+    figure, panels = make_panels(1 + compared, width=5 - 0.4 * compared, height=1.6 + 0.26 * len(kept), sharey=True)
+    panels[0].set(title="Effect of one standard deviation", xlabel=label_with_unit("change", target))
+    panels[0].set_yticks(place, [short(rows[i]["name"]) for i in kept])
+    effects = {key: values * unit for key, values in columns.items()}
+    for axes, values in zip(panels, (effects, from_optimum), strict=False):
+        axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
+        low, high, interval = values["ci_low"], values["ci_high"], f"{100 * level:.4g} % interval"
+        if (known := np.isfinite(high)).any():
+            axes.hlines(place[known], low[known], high[known], color=PALE, linewidth=6, label=interval)
+        for key, look in MARKS.items():
+            if (known := np.isfinite(values[key])).any():
+                axes.plot(values[key][known], place[known], linestyle="", label=key, **look)
+    if compared:
+        panels[1].set(title="Distance from the optimum", xlabel="standard errors")
+    last = panels[-1]
+    last.set_ylim(place[-1] - 0.7, 0.7)
+    for y, text in zip([0.85, *place], ["estimate", *(f"{value:.6g}" for value in columns["estimate"])], strict=True):
+        last.text(1.03, y, text, va="center", transform=last.get_yaxis_transform())
+    figure.legend(*last.get_legend_handles_labels(), loc="outside right center")
+    which = f"{len(kept)} of {len(rows)} coefficients, the clearest," if len(kept) < len(rows) else "All coefficients,"
+    return add_caption(
+        figure, f"{which} in the table's own units. Effect: estimate × standard deviation of the column."
+    )
+
+
+def make_panels(count: int, width: float = 3.6, height: float = 3.6, **options: Any) -> tuple["Figure", list["Axes"]]:
+    """Create a figure of ``count`` panels side by side, each ``width`` by ``height`` inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    figure = Figure((max(width * count, 5), height), DPI, facecolor="white", layout=layout)
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(1, count, squeeze=False, **options)[0])
+    for axes in panels:
+        axes.locator_params(nbins=5)  # ticks take much of the time of drawing
+    return figure, panels
+
+
+def add_caption(figure: "Figure", caption: str) -> "Figure":
+    """Write a caption below a figure; return the figure."""
+    lines = textwrap.fill(caption, int(15 * figure.get_figwidth()))
+    figure.supxlabel(lines, x=0.01, horizontalalignment="left", fontsize=8, color=GREY)
+    return figure
+
+
+def _dots(axes: "Axes", x: Array, y: Array) -> None:
+    """Draw points, the smaller and paler the more there are."""
+    size, alpha = (8, 0.8) if len(x) < 100 else (6, 0.7) if len(x) < 500 else (3.5, 0.5)
+    axes.plot(x, y, ".", color=DATA, markersize=size, alpha=alpha, markeredgewidth=0)

@@ -1,0 +1,205 @@
+"""A run's report: written for programs, printed for people. Imports neither torch nor numpy."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+from urllib.parse import quote as url_quote
+
+from linreg_pl.errors import DIM, GREEN, YELLOW, InputError, printable, styled
+from linreg_pl.files import atomic_write, csv_bytes
+from linreg_pl.runs.columns import COLUMNS
+
+Report = dict[str, Any]
+MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write ``report.json`` and ``coefficients.csv`` atomically; infinities and NaN, which JSON lacks, become null.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    report = _replace_non_finite(report)
+    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    atomic_write(folder / "report.json", text.encode())
+    order = ("name", *(column.name for column in COLUMNS))
+    rows = [{key: row[key] for key in order if key in row} | row for row in report["coefficients"]]
+    atomic_write(folder / "coefficients.csv", csv_bytes(rows))
+
+
+def _replace_non_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace_non_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(folder: Path) -> Report:
+    """Read a run's report.
+
+    Raises:
+        InputError: the folder holds no report, or it is not JSON.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no report.json; give the folder of a finished run, runs/NAME/version_N")
+    try:
+        report: Report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    return report
+
+
+def format_report(report: Report, folder: Path | None) -> str:
+    """Format a report for the console, with what to type next if it was written to a folder."""
+    remaining = _remaining_distance(report)
+    parts = [
+        _missing_values(report),
+        table(_coefficients(report)),
+        styled(remaining, YELLOW if remaining.endswith("optimum") else GREEN),
+        format_scores(report),
+        _optimum(report),
+        report.get("note", ""),
+        report.get("net", ""),
+        "\n".join(f"gradient of {name}: {_vector(value)}" for name, value in report.get("gradients", {}).items()),
+        "" if folder is None else _next_steps(report, folder),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def format_markdown(report: Report) -> str:
+    """Format a report for TensorBoard's Text tab."""
+    first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
+    between = [_remaining_distance(report), _optimum(report), report.get("note", "")]
+    return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
+
+
+def format_scores(report: Report) -> str:
+    """Format the scores of the training, validation and test rows as a table."""
+    return table(_scores(report))
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    first, *others = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows[: MAX_MARKDOWN_ROWS + 1]]
+    more = [f"\n{len(rows) - 1 - len(others)} more are in coefficients.csv"] if len(rows) - 1 > len(others) else []
+    return "\n".join([first, "|" + " --- |" * len(rows[0]), *others, *more])
+
+
+def _escape(text: str) -> str:
+    """Replace what Markdown or HTML could interpret, e.g. in the name of a column, by character references."""
+    return "".join(char if char.isalnum() or char in " .,-" else f"&#{ord(char)};" for char in text)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows, titles first, into a text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([styled(lines[0], DIM), *lines[1:]])
+
+
+def _is_sgd(report: Report) -> bool:
+    """Whether the model was fitted by SGD; reports of models that are solved exactly have no learning rate."""
+    return "lr" in report
+
+
+def _missing_values(report: Report) -> str:
+    """Say which values were missing and what was done about them."""
+    if "missing" not in report:
+        return ""
+    missing = report["missing"]
+    counts = ", ".join(f"{count} in {printable(name)}" for name, count in missing["columns"].items())
+    if missing["done"] == "mean":
+        return f"missing values: {counts}; the mean of the training rows stands for them"
+    return f"missing values: {counts}; {missing['rows_left_out']} rows left out"
+
+
+def _coefficients(report: Report) -> list[list[str]]:
+    """Rows of the coefficient table, its headings first."""
+    rows, kinds = report["coefficients"], ("all", "sgd" if _is_sgd(report) else "exact")
+    columns = [column for column in COLUMNS if column.shown_for in kinds and any(column.name in row for row in rows)]
+    lines = [["", *(column.heading(report.get("confidence_level", 0)) for column in columns)]]
+    for row in rows:
+        numbers = (_number(row, column.name, column.number_format) for column in columns)
+        lines.append([printable(row["name"]), *numbers])
+    return lines
+
+
+def _number(row: dict[str, Any], key: str, number_format: str = ".6g") -> str:
+    if key not in row:
+        return ""
+    return "nan" if row[key] is None else format(row[key], number_format)
+
+
+def _remaining_distance(report: Report) -> str:
+    """Compare how far SGD still is from the optimum with the standard errors."""
+    rows = [row for row in report["coefficients"] if row.get("standard_error") and row.get("distance") is not None]
+    errors = {row["name"]: abs(row["distance"]) / row["standard_error"] for row in rows}
+    if not _is_sgd(report) or not errors or not math.isfinite(sum(errors.values())):
+        return ""
+    worst, size = max(errors.items(), key=lambda item: item[1])
+    if size < 0.5:
+        meaning = "little beside what the data leave open anyway"
+    elif size < 1:
+        meaning = "less than what the data leave open anyway"
+    else:
+        meaning = "train longer, or with a smaller lr, to come closer to the optimum"
+    shown = f"{size:.2g}" if size < 10 else f"{size:.0f}"
+    return f"SGD error is {shown} standard errors (of {printable(worst)}, the largest): {meaning}"
+
+
+def _optimum(report: Report) -> str:
+    """Describe the least-squares optimum of the training rows."""
+    if "optimum" not in report:
+        return ""
+    best = report["optimum"]
+    text = (
+        f"noise floor {report['noise_floor']:.6g} (residual std {best['residual_std']:.6g},"
+        f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
+    )
+    if "f" in best and not _is_sgd(report):
+        text += f"\nadjusted r2 {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
+        text += f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
+    return text
+
+
+def _scores(report: Report) -> list[list[str]]:
+    parts = [part for part in ("train", "val", "test") if part in report]
+    names = list(dict.fromkeys(name for part in parts for name in report[part]))
+    return [["", *names], *([part, *(_number(report[part], name) for name in names)] for part in parts)]
+
+
+def _vector(values: list[float]) -> str:
+    shown = ", ".join("nan" if value is None else f"{value:.4g}" for value in values[:8])
+    return f"[{shown}{', …' if len(values) > 8 else ''}]"
+
+
+def _next_steps(report: Report, folder: Path) -> str:
+    run = printable(quote(str(folder)))
+    command = f"python train.py {{}} --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
+    following = "validate" if "val" in report else "predict"
+    place = folder.resolve() if ".." in folder.parts else folder
+    return "\n".join(
+        [
+            f"this run  {run}",
+            f"look      tensorboard --logdir {printable(quote(str(place.parent.parent)))} --host localhost",
+            f"          {_link(report, place)}",
+            f"again     python train.py report {run}",
+            f"next      {command.format(following)}",
+        ]
+    )
+
+
+def _link(report: Report, folder: Path) -> str:
+    """Address at which TensorBoard shows this run only: its charts, or the report where there are no SGD steps."""
+    run = url_quote(f"^{re.escape(folder.relative_to(folder.parent.parent).as_posix())}$", safe="/$")
+    tab = "custom_scalars&_smoothingWeight=0" if _is_sgd(report) else "text"
+    return f"http://localhost:6006/#{tab}&regexInput={run}"

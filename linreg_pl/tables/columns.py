@@ -1,0 +1,282 @@
+"""Turns the columns of a table into the columns of X, or says in one sentence why a value cannot be used."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linreg_pl.errors import InputError
+from linreg_pl.tables.sources import Piece, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Missing = Literal["error", "drop", "mean"]
+Unknown = Literal["error", "ignore"]
+TimeUnit = Literal["seconds", "minutes", "hours", "days"]
+BEYOND = "is beyond 2^53, where float64 skips integers; rescale the column"
+SECONDS: dict[TimeUnit, int] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+
+
+@dataclass
+class Columns:
+    """How the columns of a table become the columns of X.
+
+    Attributes:
+        features: names of the columns, in the order of X.
+        levels: levels of the categorical columns, as text, the reference level first. A column with L levels
+            becomes L - 1 columns of X, named ``column=level``, of ones and zeros (treatment coding).
+        means: replacements for the missing values of each column, used where ``missing`` is "mean".
+        missing: what to do about missing values.
+        unknown: what to do about a level that is not in ``levels``; "ignore" treats it as the reference level.
+        time_unit: the unit in which dates and times are counted, from 1970-01-01 00:00 UTC.
+    """
+
+    features: list[str]
+    levels: dict[str, list[str]] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)
+    missing: Missing = "error"
+    unknown: Unknown = "error"
+    time_unit: TimeUnit = "days"
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of X."""
+        groups = [
+            [f"{name}={level}" for level in self.levels[name][1:]] if name in self.levels else [name]
+            for name in self.features
+        ]
+        return [name for group in groups for name in group]
+
+    def design(self, source: Source, piece: Piece, others: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Return the columns of X, then the other columns, for the rows of a piece: shape ``(k, n)``.
+
+        The result is float32 if no column in the file is wider than that, else float64. A missing value is NaN
+        if rows with missing values are to be dropped.
+
+        Args:
+            source: the table that the piece is from.
+            piece: consecutive rows of the table.
+            others: numeric columns besides the features; their missing values are never replaced.
+
+        Raises:
+            InputError: a value cannot be used; the message names file, column and row (the first row is 1).
+        """
+        kinds = [piece.batch.schema.field(name).type for name in (*self.features, *others) if name not in self.levels]
+        dtype = np.float32 if all(map(_is_single, kinds)) else np.float64
+        result = np.empty((len(self.names) + len(others), piece.batch.num_rows), dtype=dtype)
+        row = 0
+        for name in self.features:
+            if name in self.levels:
+                width = len(self.levels[name]) - 1
+                self._one_hot(result[row : row + width], source, piece, name)
+            else:
+                width = 1
+                result[row] = self._numbers(source, piece, name, self.means.get(name))
+            row += width
+        for name in others:
+            result[row] = self._numbers(source, piece, name, None)
+            row += 1
+        return result
+
+    def _numbers(self, source: Source, piece: Piece, name: str, mean: float | None) -> NDArray[np.floating]:
+        values = numbers(source, piece, name, self.time_unit)
+        if not (finite := np.isfinite(values)).all():
+            absent = np.isnan(values)
+            if (infinite := ~finite & ~absent).any():
+                row = int(infinite.argmax())
+                raise _fault(source, piece, name, row, f"{values[row]} is not a finite number")
+            if self.missing == "mean" and mean is not None:
+                values = np.where(absent, values.dtype.type(mean), values)
+            elif self.missing != "drop":
+                self._refuse_missing(source, piece, name, int(absent.argmax()))
+        return values
+
+    def _refuse_missing(self, source: Source, piece: Piece, name: str, row: int) -> None:
+        mend = (
+            "only numeric features are replaced by their mean; --data.missing drop leaves such rows out"
+            if self.missing == "mean"
+            else "fill it in, or set --data.missing drop or mean"
+        )
+        raise _fault(source, piece, name, row, f"the value is missing; {mend}")
+
+    def _one_hot(self, result: NDArray[np.floating], source: Source, piece: Piece, name: str) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = as_text(piece.batch.column(name))
+        codes = pc.index_in(texts, value_set=pa.array(self.levels[name], pa.string()), skip_nulls=True)
+        codes = codes.fill_null(-1).to_numpy(zero_copy_only=False)
+        absent = is_missing(piece.batch.column(name))
+        if absent.any() and self.missing != "drop":
+            self._refuse_missing(source, piece, name, int(absent.argmax()))
+        if self.unknown == "error" and (unknown := (codes < 0) & ~absent).any():
+            row = int(unknown.argmax())
+            known = ", ".join(map(repr, self.levels[name][:10]))
+            raise _fault(
+                source,
+                piece,
+                name,
+                row,
+                f"{texts[row].as_py()!r} is not among the levels of the training rows ({known});"
+                " --data.unknown ignore treats it as the first of them",
+            )
+        for code, target in enumerate(result, start=1):
+            target[:] = codes == code
+        result[:, absent] = np.nan
+
+
+def _fault(source: Source, piece: Piece, name: str, row: int, what: str) -> InputError:
+    return InputError(f"{source.name}: column {name!r}, {source.where(piece.start + row)}: {what}")
+
+
+def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDArray[np.floating]:
+    """Return a column as numbers, with NaN for missing values.
+
+    Raises:
+        InputError: a value is not a number, or float64 cannot represent it.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    column = decoded(piece.batch.column(name))
+    kind = column.type
+    if types.is_floating(kind):
+        return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    if _is_text(kind):
+        return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(column.to_pylist())])
+    if types.is_null(kind):
+        return np.full(len(column), np.nan)
+    if is_time(kind):
+        return _times(column, SECONDS[time_unit])
+    if not is_numeric(kind):
+        raise InputError(f"{source.name}: column {name!r} is of type {kind}, not numbers")
+    values: NDArray[np.floating] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if types.is_integer(kind) and (large := np.abs(values) >= 2**53).any():  # 2^53 + 1 was rounded to 2^53
+        row = int(large.argmax())
+        raise _fault(source, piece, name, row, f"{column[row]} {BEYOND}")
+    if types.is_decimal(kind) and kind.precision > 15:
+        back = pa.array(values, from_pandas=True).cast(kind, safe=False)
+        differs = pc.not_equal(back, column).fill_null(False).to_numpy(zero_copy_only=False)
+        for row in np.flatnonzero(differs).tolist():
+            if len(column[row].as_py().normalize().as_tuple().digits) > 15:
+                what = f"{column[row]} has more digits than float64 holds; round the column"
+                raise _fault(source, piece, name, row, what)
+    return values
+
+
+def _times(column: "pa.Array", seconds: int) -> NDArray[np.floating]:
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
+    ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
+    absent = column.is_null().to_numpy(zero_copy_only=False)
+    counts = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    whole, rest = np.divmod(counts, ticks * seconds)
+    return np.where(absent, np.nan, whole + rest / (ticks * seconds))
+
+
+def _parsed(source: Source, piece: Piece, name: str, row: int, text: str | None) -> float:
+    if text is None or not text.strip():
+        return np.nan
+    if not _is_number(text):
+        raise _fault(source, piece, name, row, f"{text!r} is not a number")
+    value = float(text)
+    if abs(value) >= 2**53 and text.strip().lstrip("+-").isdigit():
+        raise _fault(source, piece, name, row, f"{text} {BEYOND}")
+    return value
+
+
+def decoded(column: "pa.Array") -> "pa.Array":
+    """Return a column without dictionary encoding."""
+    from pyarrow import types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
+def is_missing(column: "pa.Array") -> NDArray[np.bool_]:
+    """Return which values of a categorical column are missing."""
+    return column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def as_text(column: "pa.Array") -> "pa.Array":
+    """Return the values of a categorical column as text, which is how its levels are named."""
+    import pyarrow as pa
+
+    return decoded(column).cast(pa.string())
+
+
+def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
+    """Return the levels of categorical columns as text, sorted by their values.
+
+    Args:
+        seen: the distinct values of each column, of the column's own type, without missing values.
+    """
+    import pyarrow.compute as pc
+
+    return {name: as_text(values.take(pc.array_sort_indices(values))).to_pylist() for name, values in seen.items()}
+
+
+def numeric_names(source: Source) -> list[str]:
+    """Return the names of the numeric columns; a column of text is one if any of its first 1000 values is a number."""
+    texts = [column.name for column in source.schema if _is_text(column.type)]
+    found = {column.name for column in source.schema if is_numeric(column.type)}
+    if texts:
+        first = next(source.pieces(texts)).batch
+        for name in texts:
+            sample = first.column(name).slice(0, 1000).drop_null().to_pylist()
+            if any(map(_is_number, sample)):
+                found.add(name)
+    return [name for name in source.schema.names if name in found]
+
+
+def described(source: Source) -> str:
+    """Return the names and types of the columns, for messages."""
+    return ", ".join(f"{column.name!r} ({column.type})" for column in list(source.schema)[:20])
+
+
+def can_be_levels(kind: "pa.DataType") -> bool:
+    """Return whether a column of this type can be categorical."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return _is_text(kind) or is_numeric(kind) or is_time(kind) or bool(types.is_time(kind) or types.is_null(kind))
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def is_time(kind: "pa.DataType") -> bool:
+    """Return whether a type is a date or a timestamp."""
+    from pyarrow import types
+
+    return bool(types.is_timestamp(kind) or types.is_date(kind))
+
+
+def is_numeric(kind: "pa.DataType") -> bool:
+    """Return whether a type is a number type or boolean."""
+    from pyarrow import types
+
+    return any(bool(test(kind)) for test in (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean))
+
+
+def _is_single(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return bool(types.is_float32(kind) or types.is_float16(kind))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text  # Python accepts 1_000

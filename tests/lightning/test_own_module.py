@@ -1,0 +1,85 @@
+"""Modules of one's own on our data."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from linreg_pl import Perturbed, Synthetic
+from tests.lightning.own import NOISE, TRAINERS, OwnModule, norris, trainer
+
+pytestmark = NOISE
+
+
+def streamed_table():
+    """A table that is too large for its memory."""
+    data = norris(batch_size=5, val_fraction=0.2, test_fraction=0.2)
+    data.memory = 1e-4
+    return data
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        Synthetic,
+        Perturbed,
+        lambda: norris(batch_size=5, val_fraction=0.2, test_fraction=0.2),
+        lambda: norris(batch_size=5, val_fraction=0.2, test_fraction=0.2, standardize=False, memory=1),
+        streamed_table,
+    ],
+    ids=["synthetic", "perturbed", "standardised table", "raw table", "streamed table"],
+)
+def test_trains_validates_tests_and_predicts(kind, make):
+    data = make()
+    module, run = (
+        OwnModule(data.num_features, lr=0.1 if data.standardize or not hasattr(data, "source") else 1e-9),
+        None,
+    )
+    run = trainer(kind, 3)
+    run.fit(module, datamodule=data)
+    assert run.global_step == 3 * -(-data.num_rows("train") // data.batch_size)
+    assert {"loss", "val_loss"} <= run.callback_metrics.keys()
+    assert run.validate(module, make(), verbose=False)[0]["val_loss"] > 0
+    assert run.test(module, data, verbose=False)[0]["test_loss"] > 0
+    assert len(torch.cat(run.predict(module, data))) == data.num_rows("predict")
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_learns_the_coefficients(kind):
+    module = OwnModule()
+    trainer(kind, 3).fit(module, datamodule=Synthetic())
+    assert module.net.weight[0].tolist() == pytest.approx([2, -3.4], abs=0.01)
+    assert module.net.bias.tolist() == pytest.approx([4.2], abs=0.01)
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_standardised_columns_in_and_out(kind):
+    """A module of one's own does not know the scaling: it gets standardised columns everywhere, to predict too."""
+    data = norris()
+    module = OwnModule(1)
+    run = trainer(kind, 100)
+    run.fit(module, datamodule=data)
+    predicted = torch.cat(run.predict(module, data))
+    assert predicted[:2, 0].tolist() == pytest.approx([-0.0619, 337.85], abs=0.01)
+    (X, _), *_ = data.predict_dataloader()
+    assert X.mean().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_stopped_and_resumed(tmp_path):
+    """The order of the rows goes on too where the module is not ours."""
+    whole = OwnModule()
+    trainer().fit(whole, datamodule=Synthetic())
+    first = trainer(max_epochs=3, max_steps=137)
+    first.fit(OwnModule(), datamodule=Synthetic())
+    first.save_checkpoint(tmp_path / "stopped.ckpt")
+    again = OwnModule()
+    trainer().fit(again, datamodule=Synthetic(), ckpt_path=tmp_path / "stopped.ckpt")
+    assert torch.equal(again.net.weight, whole.net.weight)
+
+
+def test_a_data_set_of_ours_in_a_loader_of_ones_own():
+    """The rows themselves can be had."""
+    X, y = Synthetic().raw("train")
+    module = OwnModule()
+    trainer().fit(module, DataLoader(list(zip(X, y, strict=True)), batch_size=10))
+    assert module.net.bias.tolist() == pytest.approx([4.2], abs=0.01)

@@ -1,0 +1,101 @@
+"""The command line on a terminal: colours, --quiet, completion."""
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.commands import REPOSITORY
+
+TRAIN = str(REPOSITORY / "train.py")
+
+
+def on_a_terminal(*command, **environment):
+    """Return what a command shows on a terminal, stdout and stderr together."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=clean | environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the end, on Linux
+            part = b""
+        if not part:
+            break
+        shown += part
+    process.wait()
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_titles_are_dim_on_a_terminal_and_errors_red(scratch_fit):
+    command = (sys.executable, TRAIN, "report")
+    shown = on_a_terminal(*command, str(scratch_fit.run))
+    titles = re.findall(r"\x1b\[2m(.*?)\x1b\[0m", shown)
+    assert [title.split() for title in titles] == [
+        ["estimate", "optimum", "distance", "standard", "error", "true", "error"],
+        ["loss", "mse", "rmse", "r2"],
+    ]
+    assert on_a_terminal(*command, "nowhere").startswith("\x1b[31merror:\x1b[0m nowhere: holds no report.json")
+    plain = on_a_terminal(*command, str(scratch_fit.run), NO_COLOR="1")
+    assert plain == re.sub(r"\x1b\[\d+m", "", shown)
+    piped = subprocess.run([*command, str(scratch_fit.run)], capture_output=True, text=True, check=True).stdout
+    assert piped == plain
+
+
+def test_quiet_prints_errors_alone(linreg, scratch_fit):
+    assert linreg("report", scratch_fit.run, "--quiet").succeeded().stdout == ""
+    assert linreg("fit", "--quiet", "--model", "Exact", "--data", "Synthetic").succeeded().stdout == ""
+    refused = linreg("report", "nowhere", "--quiet")
+    assert (refused.status, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("error: nowhere: holds no report.json")
+
+
+COMPLETE = """
+source "$1"; shift
+COMP_WORDS=(linreg "$@"); COMP_CWORD=$#
+_shtab_linreg linreg "${@: -1}" ""
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["rep"], {"report"}),
+        (["fit", "--trainer.max_e"], {"--trainer.max_epochs"}),
+        (["fit", "--data.batch"], {"--data.batch_size"}),
+        (["fit", "--model.weight_d"], {"--model.weight_decay"}),
+    ],
+)
+def test_bash_completes_commands_and_flags(script, typed, offered):
+    bash = shutil.which("bash")
+    shown = subprocess.run([bash, "-c", COMPLETE, "bash", script, *typed], capture_output=True, text=True, check=True)
+    assert offered <= set(shown.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """A file with what `linreg completion bash` prints."""
+    path = tmp_path_factory.mktemp("completion") / "linreg"
+    with path.open("w") as file:
+        subprocess.run([sys.executable, TRAIN, "completion", "bash"], stdout=file, check=True)
+    return path
+
+
+def test_unknown_shell_is_refused(linreg):
+    outcome = linreg("completion", "fishbone")
+    assert (outcome.status, outcome.stderr) == (
+        1,
+        "error: completion needs the name of a shell: linreg completion bash|zsh|tcsh\n",
+    )
