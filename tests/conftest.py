@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import dashboard
-from tests.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
+from tests.support import dashboard
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
 
 collect_ignore = [] if dashboard.HAS_BROWSER else ["cli/test_browser.py"]
 

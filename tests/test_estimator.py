@@ -34,7 +34,7 @@ from sklearn.utils.validation import validate_data
 from linreg_pl import LinearRegressor
 from linreg_pl.errors import InputError
 from tests import nist
-from tests.commands import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 SGD = ("fused", "scratch", "concise")
 ROWS, COLUMNS = 200, 4

@@ -18,7 +18,7 @@ from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
 from linreg_pl.runs import report
 from linreg_pl.runs.checkpoints import load_checkpoint
-from tests.commands import CONFIGS, in_process
+from tests.support.commands import CONFIGS, in_process
 
 TABLE = pa.table(
     {

@@ -12,7 +12,7 @@ import termios
 
 import pytest
 
-from tests.commands import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 TRAIN = str(REPOSITORY / "train.py")
 

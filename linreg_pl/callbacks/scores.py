@@ -1,5 +1,6 @@
 """Scores over all rows: of training rows after each epoch, as the notebooks print them, and of the other parts."""
 
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ class EpochScores(L.Callback):
         """Score the training rows by their triangular factor if it is known, else by a pass over them."""
         found = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
         self._log("train", trainer, pl_module, found)
-        if trainer.is_global_zero and found:
-            print(f"epoch {trainer.current_epoch + 1}, loss {found['loss']:f}", flush=True)
+        if found:
+            pl_module.print(f"epoch {trainer.current_epoch + 1}, loss {found['loss']:f}")  # above a progress bar
+            sys.stdout.flush()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Log the scores of the validation rows."""

@@ -107,7 +107,7 @@ def check_roles(
     """Check that the columns of a table can be what they are asked to be.
 
     Raises:
-    InputError: names the column and the flag.
+        InputError: names the column and the flag.
     """
     require_columns("--data.features", features, source)
     if not features:

@@ -1,4 +1,7 @@
-"""Data drawn from a known linear model (d2l section 3.3)."""
+"""Data drawn from a known linear model (d2l section 3.3).
+
+Notebooks 1 and 2: the cells that define and call ``synthetic_data``.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

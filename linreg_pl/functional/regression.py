@@ -1,4 +1,7 @@
-"""The model, the losses and the SGD step of linear regression (d2l sections 3.1, 3.4 and 3.7)."""
+"""The model, the losses and the SGD step of linear regression (d2l sections 3.1, 3.4 and 3.7).
+
+Notebook 1: the cells that define ``linreg``, ``squared_loss`` and ``sgd``.
+"""
 
 from collections.abc import Iterable
 

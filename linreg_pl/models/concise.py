@@ -1,4 +1,7 @@
-"""Linear regression with torch's own parts (d2l section 3.5)."""
+"""Linear regression with torch's own parts (d2l section 3.5).
+
+Notebook 2: the cells with ``nn.Linear`` and its initialisation, ``nn.MSELoss``, ``torch.optim.SGD`` and the loop.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal

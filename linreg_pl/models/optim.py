@@ -1,4 +1,7 @@
-"""The hand-written SGD as a torch optimizer, so that the Trainer counts its steps."""
+"""The hand-written SGD as a torch optimizer, so that the Trainer counts its steps.
+
+Notebook 1: the call of ``sgd`` in the training loop.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,7 @@
-"""Linear regression written by hand (d2l section 3.4)."""
+"""Linear regression written by hand (d2l section 3.4).
+
+Notebook 1: the cells that draw ``w`` and ``b``, set ``net = linreg``, and train, step by step.
+"""
 
 from typing import Any
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from linreg_pl.runs.checkpoints import newest
-from tests.commands import in_process
+from tests.support.commands import in_process
 
 
 def names(folder):

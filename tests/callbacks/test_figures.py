@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg_pl.runs import figures
 from linreg_pl.tables.sources import Parquet
-from tests.commands import CONFIGS, SCRATCH, TABLE, in_process, on_processes
+from tests.support.commands import CONFIGS, SCRATCH, TABLE, in_process, on_processes
 
 EXACT, FUSED = ("--config", CONFIGS / "exact.yaml"), ("--config", CONFIGS / "fused.yaml")
 SGD = {"data", "fit", "coefficients", "loss", "path"}

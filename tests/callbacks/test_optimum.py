@@ -11,7 +11,7 @@ from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, SCRATCH, TABLE, in_process, on_processes
+from tests.support.commands import CONCISE, SCRATCH, TABLE, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

@@ -13,7 +13,7 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.engine.quiet import quieten
 from linreg_pl.errors import InputError
 from linreg_pl.models import Scratch
-from tests.commands import no_trace_left
+from tests.support.commands import no_trace_left
 
 ROWS, BATCH_SIZE = 23, 5
 

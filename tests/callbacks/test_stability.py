@@ -14,7 +14,7 @@ from pyarrow import parquet
 from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import LinearModel
-from tests.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

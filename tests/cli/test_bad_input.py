@@ -26,7 +26,7 @@ from pyarrow import feather, parquet
 
 from linreg_pl import __main__
 from linreg_pl.errors import InputError
-from tests.commands import CONFIGS, DDP, REPOSITORY, SCRATCH, in_process
+from tests.support.commands import CONFIGS, DDP, REPOSITORY, SCRATCH, in_process
 
 GOOD = pa.table({"x": np.arange(30.0), "z": np.arange(30) ** 2 % 7.0, "y": 2 * np.arange(30.0) + 1})
 CONFIG, CONCISE = ((CONFIGS / f"{name}.yaml").read_text() for name in ("scratch", "concise"))

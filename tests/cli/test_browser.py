@@ -5,7 +5,7 @@ import re
 import pytest
 
 from linreg_pl.runs.logger import CHARTS, COMPARED, METRIC_TAGS
-from tests.dashboard import MISLEADING, ask, browser
+from tests.support.dashboard import MISLEADING, ask, browser
 
 MODELS = ("scratch", "concise", "fused", "exact")
 

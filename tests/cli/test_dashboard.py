@@ -9,8 +9,8 @@ import pytest
 from linreg_pl.data import synthetic, table
 from linreg_pl.models import Concise, Exact, Fused, Scratch
 from linreg_pl.runs.logger import CHARTS, COLUMNS, COMPARED, METRIC_TAGS
-from tests.commands import SCRATCH
-from tests.dashboard import MISLEADING, ask, tensorboard
+from tests.support.commands import SCRATCH
+from tests.support.dashboard import MISLEADING, ask, tensorboard
 
 MODELS = ("scratch", "concise", "fused", "exact")
 NO_COLUMNS = {"true_bias", "num_val", "num_test", "levels", "ids", "unknown", "time_unit", "memory"}  # seldom compared

@@ -6,7 +6,7 @@ from pyarrow import parquet
 from sklearn.metrics import mean_squared_error, r2_score
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import SCRATCH, in_process
+from tests.support.commands import SCRATCH, in_process
 
 
 def from_the_run(outcome, command, *arguments):

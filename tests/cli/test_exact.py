@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
-from tests.commands import CONFIGS, in_process, in_subprocess, on_processes
 from tests.nist import NAMES, load
+from tests.support.commands import CONFIGS, in_process, in_subprocess, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

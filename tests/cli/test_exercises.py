@@ -16,7 +16,7 @@ from PIL import Image
 
 from linreg_pl.data.perturbed import Perturbed
 from linreg_pl.data.sampling import permutation
-from tests.commands import CONFIGS, in_process
+from tests.support.commands import CONFIGS, in_process
 
 EXERCISES = sorted(path.stem for path in (CONFIGS / "exercises").glob("*.yaml"))
 REFUSED = {"lr": 5, "reduction": 1, "feature_noise": 1}  # runs that must be, of each

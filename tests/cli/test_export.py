@@ -16,7 +16,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

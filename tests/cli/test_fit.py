@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import mean_squared_error, r2_score
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, CONFIGS, SCRATCH, in_process
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, in_process
 
 TRUE = {"x0": 2.0, "x1": -3.4, "bias": 4.2}
 LOSS_PER_SQUARED_ERROR = {"scratch": 0.5, "concise": 1.0}

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from tests.commands import CONFIGS, SCRATCH, in_process, on_processes
+from tests.support.commands import CONFIGS, SCRATCH, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -26,7 +26,7 @@ def test_default_run_is_that_of_scratch(linreg, scratch_fit):
 @pytest.mark.parametrize(("processes", "scan", "chunks_in_an_epoch"), [(2, False, 32), (2, True, 1), (3, True, 1)])
 def test_one_sum_over_processes_per_chunk(tmp_path, tmp_path_factory, processes, scan, chunks_in_an_epoch):
     one = in_process(tmp_path_factory.mktemp("one"), "fit", "--config", SCRATCH, *UNEVEN).succeeded()
-    counting = ("--trainer.callbacks+", "tests.models.counting.CountReductions", "--trainer.callbacks.scan", scan)
+    counting = ("--trainer.callbacks+", "tests.support.counting.CountReductions", "--trainer.callbacks.scan", scan)
     many = on_processes(processes, tmp_path, "fit", "--config", FUSED, *UNEVEN, *counting).succeeded()
     assert many.coefficients == pytest.approx(one.coefficients, abs=1e-5)
     assert many.report["steps"] == one.report["steps"] == 3 * 63

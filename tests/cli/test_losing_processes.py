@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import DDP, REPOSITORY, SCRATCH, free_port
+from tests.support.commands import DDP, REPOSITORY, SCRATCH, free_port
 
 SOON = 30  # seconds
 SHARED = Path("/dev/shm")
@@ -35,7 +35,7 @@ def lose(how, rank=1, **options):
     """Flags that lose one process."""
     flags = {"how": how, "rank": rank, **options}
     words = (word for name, value in flags.items() for word in (f"--trainer.callbacks.{name}", value))
-    return ("--trainer.callbacks", "tests.losing.Lose", *words)
+    return ("--trainer.callbacks", "tests.support.losing.Lose", *words)
 
 
 def processes(token):

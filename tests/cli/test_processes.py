@@ -5,7 +5,7 @@ import pytest
 from pyarrow import parquet
 
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, DDP, SCRATCH, in_process, in_subprocess, on_processes
+from tests.support.commands import CONCISE, DDP, SCRATCH, in_process, in_subprocess, on_processes
 
 UNEVEN = ("--data.num_train", 1003, "--data.batch_size", 16, "--data.num_val", 101, "--data.num_test", 33)
 STEPS = 3 * 63  # the last mini-batch of an epoch has 11 rows

@@ -13,7 +13,7 @@ import statsmodels.formula.api as smf
 from pyarrow import csv, parquet
 
 from linreg_pl.data.sampling import Split
-from tests.commands import CONFIGS, in_process
+from tests.support.commands import CONFIGS, in_process
 
 PENGUINS = Path(__file__).resolve().parents[1] / "data" / "penguins.csv"
 SHORT = {"bill_length_mm": "bill", "flipper_length_mm": "flipper", "body_mass_g": "mass"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.commands import in_process, in_subprocess
+from tests.support.commands import in_process, in_subprocess
 
 
 def test_report_prints_what_fit_printed(fitted):

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from linreg_pl.models import Scratch
-from tests.commands import CONCISE, SCRATCH, in_process, on_processes
+from tests.support.commands import CONCISE, SCRATCH, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

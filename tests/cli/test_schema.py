@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import compute, csv, parquet
 
-from tests.commands import CONFIGS, Outcome, in_process
+from tests.support.commands import CONFIGS, Outcome, in_process
 
 TOWNS = ("Bonn", "Köln", "Ulm")
 BARE = ("--model", "Exact", "--data", "Table", "--data.target", "price")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, feather, parquet
 
-from tests.commands import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 PEAK = f"""
 import sys

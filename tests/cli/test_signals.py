@@ -15,7 +15,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.commands import REPOSITORY, Forked, in_process
+from tests.support.commands import REPOSITORY, Forked, in_process
 
 TRAIN = REPOSITORY / "train.py"
 

@@ -13,7 +13,7 @@ from pyarrow import csv, feather, parquet
 
 from linreg_pl.data.table import Table
 from linreg_pl.tables import csv_files
-from tests.commands import CONFIGS, in_process, on_processes
+from tests.support.commands import CONFIGS, in_process, on_processes
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

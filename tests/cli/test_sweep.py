@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from linreg_pl.cli.sweep import values
-from tests.commands import CONFIGS, REPOSITORY, SCRATCH, in_process
+from tests.support.commands import CONFIGS, REPOSITORY, SCRATCH, in_process
 
 FUSED = CONFIGS / "fused.yaml"
 SWEEP = ("--config", FUSED, "--model.lr", "0.01,0.1,9", "--seed", "0..1")

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from tests.commands import CONFIGS, REPOSITORY, TABLE, in_process
 from tests.nist import load
+from tests.support.commands import CONFIGS, REPOSITORY, TABLE, in_process
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

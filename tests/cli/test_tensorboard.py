@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tests.commands import SCRATCH
+from tests.support.commands import SCRATCH
 
 PER_STEP = ("train/batch_loss", "weight/x0", "weight/x1", "bias")
 PER_EPOCH = ("train/loss", "train/mse", "train/r2", "val/loss", "val/mse", "val/r2")

@@ -11,7 +11,7 @@ from torch import nn
 
 from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
-from tests.commands import CONCISE, SCRATCH
+from tests.support.commands import CONCISE, SCRATCH
 
 BOTH = pytest.mark.parametrize("config", [SCRATCH, CONCISE], ids=lambda config: config.stem)
 GRADIENT_OF_SQUARED_ERROR = {"scratch": 1.0, "concise": 2.0}

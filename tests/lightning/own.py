@@ -1,5 +1,7 @@
 """What a user of Lightning brings: a module, data, and Trainers; and what Lightning says on every run."""
 
+from pathlib import Path
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -8,9 +10,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import linreg_pl
 from linreg_pl import Concise, Exact, Fused, Scratch, Table
-from tests.commands import CONFIGS
 
-NORRIS = CONFIGS / "norris.csv"  # NIST's certified coefficients: x 1.00211681802045, bias -0.262323073774029
+ROOT = Path(__file__).parents[2]
+NORRIS = ROOT / "configs" / "norris.csv"  # NIST's certified coefficients: x 1.00211681802045, bias -0.262323073774029
 FIRST_ROWS = [-0.0619, 337.85]  # what they predict there
 AT_500 = 500.796
 WEIGHT, BIAS = torch.tensor([[2.0], [-3.4]], dtype=torch.float64), 4.2

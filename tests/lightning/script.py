@@ -12,7 +12,7 @@ from linreg_pl import Synthetic
 from tests.lightning.own import MODELS, OwnModule, loader, model, norris, rows, trainer, weights
 
 
-def fit(ours, options, kind=L.Trainer, **data):
+def fit(ours, options, kind, **data):
     """Fit, and return all that can be seen of it."""
     run = trainer(kind, 2, **options)
     run.fit(ours, **data)
@@ -24,29 +24,26 @@ def fit(ours, options, kind=L.Trainer, **data):
     return found
 
 
+def prepare(name):
+    """The model and the data of "Concise Table", and the Trainer, which is ours in "Concise Table ours"."""
+    fits, data, *own = name.split()
+    kind = linreg_pl.Trainer if own else L.Trainer
+    models = {fits.__name__: fits for fits in MODELS}
+    if data == "Synthetic":
+        return model(models[fits]), {"datamodule": Synthetic(num_train=105)}, kind
+    if data == "Table":
+        return model(models[fits], 1), {"datamodule": norris(batch_size=7, val_fraction=0.2)}, kind
+    start = {} if fits == "Exact" else {"init_std": 0.0, "lr": 0.1 if fits == "Concise" else 0.2}  # of half the loss
+    ours = OwnModule() if fits == "OwnModule" else model(models[fits], **start)
+    torch.manual_seed(5)
+    return ours, {"train_dataloaders": loader(*rows(count=104), batch_size=4, shuffle=True)}, kind
+
+
 def cases(names, options):
-    """Fits by their names, those asked for."""
-    X, y = rows(count=104)
-    kinds = {fits.__name__: fits for fits in MODELS}
+    """Fits by their names."""
     for name in names:
-        fits, data, *own = name.split()
-        kind = linreg_pl.Trainer if own else L.Trainer
-        if data == "loader":
-            ours = (
-                OwnModule()
-                if fits == "OwnModule"
-                else model(kinds[fits], **({} if fits == "Exact" else {"init_std": 0.0}))
-            )
-            torch.manual_seed(5)
-            given = {"train_dataloaders": loader(X, y, batch_size=4, shuffle=True)}
-        else:
-            given = {
-                "datamodule": Synthetic(num_train=105)
-                if data == "Synthetic"
-                else norris(batch_size=7, val_fraction=0.2)
-            }
-            ours = model(kinds[fits], given["datamodule"].num_features)
-        yield name, fit(ours, options, kind, **given)
+        ours, data, kind = prepare(name)
+        yield name, fit(ours, options, kind, **data)
 
 
 def main(options, names):

@@ -3,7 +3,7 @@ import torch
 
 from linreg_pl.functional.least_squares import condition_number, num_rows, solve
 from linreg_pl.metrics.least_squares import TriangularFactor
-from tests.metrics.tester import MetricTester
+from tests.support.metric_tester import MetricTester
 
 
 class TestTriangularFactor(MetricTester):

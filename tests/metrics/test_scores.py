@@ -4,7 +4,7 @@ from sklearn.metrics import mean_squared_error, r2_score
 from torchmetrics.regression import MeanSquaredError
 
 from linreg_pl.metrics.scores import Scores
-from tests.metrics.tester import MetricTester
+from tests.support.metric_tester import MetricTester
 
 
 class TestScores(MetricTester):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from linreg_pl.data import Synthetic, Table
 from linreg_pl.errors import InputError
 from linreg_pl.models import Concise, Exact, Fused, Scratch
-from tests.models.training import fit, start
+from tests.support.training import fit, start
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about loaders
 KINDS = [Scratch, Concise, Fused, Exact]

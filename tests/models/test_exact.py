@@ -14,7 +14,7 @@ from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
 from linreg_pl.models import Exact
-from tests.models.training import fit
+from tests.support.training import fit
 
 
 @pytest.fixture

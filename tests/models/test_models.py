@@ -11,7 +11,7 @@ from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.models import Concise, Fused, Scratch
-from tests.models.training import fit, make, mini_batches
+from tests.support.training import fit, make, mini_batches
 
 KINDS = [Scratch, Concise]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import Concise, Scratch
-from tests.models.training import EPOCHS, SEED, by_hand, fit, make, notebook_1, notebook_2
+from tests.support.training import EPOCHS, SEED, by_hand, fit, make, notebook_1, notebook_2
 
 ROUNDING = 1e-6  # float32 resolves 2.4e-7 at the bias of 4.2
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from linreg_pl.tables import progress
-from tests.commands import REPOSITORY
+from tests.support.commands import REPOSITORY
 from tests.test_main import on_a_terminal
 
 

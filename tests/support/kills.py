@@ -4,8 +4,8 @@ One in five is stopped with SIGTERM instead, and not counted.
 
 Fifty kills of each model, twenty of two processes (some ten minutes):
 
-    python -m tests.kills
-    python -m tests.kills --kills 12 --case scratch --seed 7
+    python -m tests.support.kills
+    python -m tests.support.kills --kills 12 --case scratch --seed 7
 
 The processes are forked from one that has imported everything, so that a run takes a second and not five.
 """
@@ -29,7 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import linreg_pl.cli.app  # noqa: F401
 from linreg_pl.__main__ import main as train
 from linreg_pl.runs.checkpoints import newest, newest_run
-from tests.commands import DDP, meeting
+from tests.support.commands import DDP, meeting
 
 SMALL = "--data Synthetic --data.num_train 207 --data.num_val 30 --checkpoint.every_n_train_steps 5"
 TABLE = (

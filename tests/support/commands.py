@@ -26,14 +26,14 @@ from linreg_pl.__main__ import main
 
 gc.freeze()  # as train.py does: what was imported is never garbage
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 SCRATCH = CONFIGS / "scratch.yaml"
 CONCISE = CONFIGS / "concise.yaml"
 TABLE = CONFIGS / "table.yaml"
 DDP = CONFIGS / "trainer" / "ddp_cpu.yaml"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.commands"])
+FORKS.set_forkserver_preload(["tests.support.commands"])
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python shows users none
 
 

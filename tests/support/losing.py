@@ -1,4 +1,4 @@
-"""A callback that loses one process: --trainer.callbacks tests.losing.Lose --trainer.callbacks.how kill."""
+"""A callback that loses one process: --trainer.callbacks tests.support.losing.Lose --trainer.callbacks.how kill."""
 
 import os
 import resource

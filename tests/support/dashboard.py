@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 
-from tests.commands import Outcome
+from tests.support.commands import Outcome
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

@@ -12,7 +12,7 @@ from linreg_pl.data.base import DataModule
 from linreg_pl.data.sampling import permutation
 from linreg_pl.engine.quiet import quieten
 from linreg_pl.models import Concise, LinearModel, Scratch
-from tests.commands import no_trace_left
+from tests.support.commands import no_trace_left
 
 EPOCHS = 2
 SEED = 11  # of the start
