@@ -1,11 +1,14 @@
 """Fixtures that run the command line, and the runs that several tests look at."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from lightning_utilities.core.inheritance import get_all_subclasses
+from torch.utils.data import DataLoader
 
 from tests.support import dashboard
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
@@ -24,6 +27,24 @@ COMMON = {"deadline": None, "database": None, "suppress_health_check": list(Heal
 settings.register_profile("suite", max_examples=60, derandomize=True, **COMMON)
 settings.register_profile("long", max_examples=5000, **COMMON)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def process_left_as_it_was() -> Iterator[None]:
+    """Put back what Lightning changes for the whole process when a run fails.
+
+    After a KeyboardInterrupt it leaves Ctrl-C ignored, and after an error in a method that returns a loader it leaves
+    all loaders' classes patched.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for kind in get_all_subclasses(DataLoader) | {DataLoader}:
+        for name in ("__init__", "__setattr__", "__delattr__"):
+            while f"__old{name}" in vars(kind):
+                setattr(kind, name, vars(kind)[f"__old{name}"])
+                delattr(kind, f"__old{name}")
 
 
 @pytest.fixture

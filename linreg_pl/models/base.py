@@ -165,8 +165,11 @@ class LinearModel(L.LightningModule, ABC):
         """Take names and scaling from the data, and tell which rows are wanted.
 
         Raises:
-            InputError: the model was fitted to other columns.
+            InputError: the model is for another number of columns, or was fitted to other ones.
         """
+        wanted, names = len(self.feature_names), data.feature_names
+        if wanted != len(names) and (stage == "fit" or not self._knows_names):
+            raise InputError(f"num_features {wanted}: the data have {len(names)} features, beginning with {names[0]!r}")
         if stage == "fit":
             self.scaler.set(None if self.wants_raw else data.scaling)
         if stage == "fit" or not self._knows_names:
@@ -221,11 +224,7 @@ class LinearModel(L.LightningModule, ABC):
     # Checkpoints and other forms.
 
     def to_torchscript(self, file_path: Any = None, method: str | None = "script", *args: Any, **options: Any) -> Any:
-        """Trace the model, as Lightning does.
-
-        Raises:
-            InputError: ``method`` is "script", which TorchScript cannot do with this code.
-        """
+        """Trace the model, as Lightning does; TorchScript cannot compile it from its code, which "script" asks for."""
         if method == "script":
             raise InputError(
                 'to_torchscript: this model can be traced, by method="trace" and example_inputs=X, but not scripted;'

@@ -154,7 +154,7 @@ class Adam(Automatic):
         super().__init__(torch.optim.Adam)
 
 
-class SGD(torch.optim.Optimizer):
+class SumSGD(torch.optim.Optimizer):
     """The hand-written optimizer."""
 
     def __init__(self, params, lr):
@@ -176,7 +176,7 @@ class Manual(Automatic):
     """Linear regression whose steps are taken by hand."""
 
     def __init__(self):
-        super().__init__(SGD)
+        super().__init__(SumSGD)
         self.automatic_optimization = False
 
     def training_step(self, batch, batch_idx):
@@ -217,7 +217,7 @@ class AutomaticTwice(Manual):
             optimizer.step()
 
     def configure_optimizers(self):
-        return [SGD([self.net.weight], 0.1), torch.optim.SGD([self.net.bias], 0.1)]
+        return [SumSGD([self.net.weight], 0.1), torch.optim.SGD([self.net.bias], 0.1)]
 
 
 class Logging(Automatic):

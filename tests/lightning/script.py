@@ -1,4 +1,4 @@
-"""A user's script: fits with the arguments of a Trainer, and prints what the models came to."""
+"""A user's script: fits by two processes, and prints what the models came to."""
 
 import json
 import logging
@@ -10,18 +10,6 @@ import torch
 import linreg_pl
 from linreg_pl import Synthetic
 from tests.lightning.own import MODELS, OwnModule, loader, model, norris, rows, trainer, weights
-
-
-def fit(ours, options, kind, **data):
-    """Fit, and return all that can be seen of it."""
-    run = trainer(kind, 2, **options)
-    run.fit(ours, **data)
-    found = {"weights": [p.tolist() for p in ours.parameters()] if isinstance(ours, OwnModule) else weights(ours)}
-    found["metrics"] = {name: float(value) for name, value in sorted(run.callback_metrics.items())}
-    if not isinstance(ours, OwnModule):
-        found["units"] = ours(torch.tensor([[500.0] * len(ours.feature_names)])).item()
-        found["known"] = ours.has_coefficients
-    return found
 
 
 def prepare(name):
@@ -39,20 +27,25 @@ def prepare(name):
     return ours, {"train_dataloaders": loader(*rows(count=104), batch_size=4, shuffle=True)}, kind
 
 
-def cases(names, options):
-    """Fits by their names."""
-    for name in names:
-        ours, data, kind = prepare(name)
-        yield name, fit(ours, options, kind, **data)
+def fit(name, **options):
+    """Fit, and return all that can be seen of it."""
+    ours, data, kind = prepare(name)
+    run = trainer(kind, 2, **options)
+    run.fit(ours, **data)
+    metrics = {name: float(value) for name, value in sorted(run.callback_metrics.items())}
+    if isinstance(ours, OwnModule):
+        return {"weights": [*ours.net.weight[0].tolist(), *ours.net.bias.tolist()], "metrics": metrics}
+    far = torch.tensor([[500.0] * len(ours.feature_names)])
+    return {"weights": weights(ours), "metrics": metrics, "units": ours(far).item(), "known": ours.has_coefficients}
 
 
-def main(options, names):
+def main(strategies):
     """Print a line of JSON, in the first process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    found = dict(cases(names, options))
+    found = {name: fit(name, devices=2, strategy=strategy) for name, strategy in strategies.items()}
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), sys.argv[2:])
+    main(json.loads(sys.argv[1]))

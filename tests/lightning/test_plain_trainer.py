@@ -128,7 +128,7 @@ class TestRefusals:
     @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
     def test_precision(self, fits, precision):
         ours = model(fits)
-        run = trainer(precision=precision)
+        run = trainer(max_epochs=1, precision=precision)
         run.fit(ours, datamodule=Synthetic())
         assert weights(ours) == pytest.approx([2, -3.4, 4.2], abs=0.15)
         assert run.predict(ours, Synthetic())[0].dtype == torch.float64
@@ -136,13 +136,13 @@ class TestRefusals:
     @pytest.mark.filterwarnings("ignore:You passed .*AMP with fp16 is not supported on CPU")
     def test_half_precision_on_a_cpu_is_what_lightning_makes_of_it(self):
         ours = model(Concise)
-        trainer(precision="16-mixed").fit(ours, datamodule=Synthetic())
+        trainer(max_epochs=1, precision="16-mixed").fit(ours, datamodule=Synthetic())
         assert weights(ours) == pytest.approx([2, -3.4, 4.2], abs=0.05)
 
     def test_exact_in_double_precision(self):
         plain, double = model(Exact), model(Exact)
         trainer().fit(plain, datamodule=Synthetic())
-        trainer(precision="64-true").fit(double, datamodule=Synthetic())
+        trainer(max_epochs=1, precision="64-true").fit(double, datamodule=Synthetic())
         assert weights(double) == weights(plain)
 
 
@@ -235,3 +235,9 @@ def test_both_trainers_give_the_same_bits():
             found.append(weights(ours))
         assert found[0] == found[1]
     assert issubclass(linreg_pl.Trainer, L.Trainer)
+
+
+@pytest.mark.parametrize("fits", MODELS)
+def test_another_number_of_features(fits):
+    with pytest.raises(InputError, match="num_features 3: the data have 2 features, beginning with 'x0'"):
+        trainer().fit(fits(3), datamodule=Synthetic())
