@@ -156,12 +156,12 @@ class TestSameAsAnOwnModule:
 @pytest.mark.parametrize("fits", MODELS)
 def test_loaders_of_our_data(fits):
     """A loader of ours is one like any other."""
-    data = Synthetic()
+    data = Synthetic(num_train=500)
     ours = model(fits)
     trainer().fit(ours, data.train_dataloader(), data.val_dataloader())
     assert weights(ours) == pytest.approx([2, -3.4, 4.2], abs=0.01)
     predicted = trainer().predict(ours, data.train_dataloader())
-    assert len(torch.cat(predicted)) == 1000
+    assert len(torch.cat(predicted)) == 500
 
 
 def test_exact_takes_all_rows_of_a_standardised_loader():

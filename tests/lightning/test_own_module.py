@@ -21,8 +21,8 @@ def streamed_table():
 @pytest.mark.parametrize(
     "make",
     [
-        Synthetic,
-        Perturbed,
+        lambda: Synthetic(num_train=100),
+        lambda: Perturbed(num_train=100),
         lambda: norris(batch_size=5, val_fraction=0.2, test_fraction=0.2),
         lambda: norris(batch_size=5, val_fraction=0.2, test_fraction=0.2, standardize=False, memory=1),
         streamed_table,
@@ -47,7 +47,7 @@ def test_trains_validates_tests_and_predicts(kind, make):
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_learns_the_coefficients(kind):
     module = OwnModule()
-    trainer(kind, 3).fit(module, datamodule=Synthetic())
+    trainer(kind, 3).fit(module, datamodule=Synthetic(num_train=500))
     assert module.net.weight[0].tolist() == pytest.approx([2, -3.4], abs=0.01)
     assert module.net.bias.tolist() == pytest.approx([4.2], abs=0.01)
 
@@ -68,12 +68,12 @@ def test_standardised_columns_in_and_out(kind):
 def test_stopped_and_resumed(tmp_path):
     """The order of the rows goes on too where the module is not ours."""
     whole = OwnModule()
-    trainer().fit(whole, datamodule=Synthetic())
-    first = trainer(max_epochs=3, max_steps=137)
-    first.fit(OwnModule(), datamodule=Synthetic())
+    trainer().fit(whole, datamodule=Synthetic(num_train=500))
+    first = trainer(max_epochs=3, max_steps=67)
+    first.fit(OwnModule(), datamodule=Synthetic(num_train=500))
     first.save_checkpoint(tmp_path / "stopped.ckpt")
     again = OwnModule()
-    trainer().fit(again, datamodule=Synthetic(), ckpt_path=tmp_path / "stopped.ckpt")
+    trainer().fit(again, datamodule=Synthetic(num_train=500), ckpt_path=tmp_path / "stopped.ckpt")
     assert torch.equal(again.net.weight, whole.net.weight)
 
 
