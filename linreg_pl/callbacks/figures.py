@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.callbacks.curves import coefficient_scalars
-from linreg_pl.callbacks.history import History
+from linreg_pl.callbacks.history import History, find_callback
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.sampling import Sample
@@ -70,7 +70,7 @@ class Figures(L.Callback):
             self._draw(trainer, pl_module)
 
     def _note(self, trainer: L.Trainer, model: Any) -> None:
-        _history(trainer).add(coefficient_scalars(trainer, model), trainer.global_step)
+        find_callback(trainer, History).add(coefficient_scalars(trainer, model), trainer.global_step)
 
     def _draw(self, trainer: L.Trainer, model: Any) -> None:
         folder, data = output_folder(trainer), data_of(trainer)  # all processes must ask
@@ -85,7 +85,7 @@ class Figures(L.Callback):
         if not trainer.is_global_zero:
             return
         (folder / "figures").mkdir(exist_ok=True)
-        for name, figure in self._figures(data, model, _history(trainer)):
+        for name, figure in self._figures(data, model, find_callback(trainer, History)):
             png, width, height = figures.encode(figure)
             atomic_write(folder / "figures" / f"{name}.png", png)
             for logger in run_loggers(trainer):
@@ -117,11 +117,6 @@ class Figures(L.Callback):
                 }
                 surfaces = _surfaces(summary.factor, len(names), bias)
                 yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(summary.factor), target)
-
-
-def _history(trainer: L.Trainer) -> History:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, History)), History())
 
 
 def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as L
 
 LOSSES = ("train/batch_loss", "log10/train_mse", "train/mse", "val/mse")
 COEFFICIENTS = ("weight/", "bias")
 MAX_FEATURES = 2  # of a model whose coefficients have curves
+Found = TypeVar("Found", bound=L.Callback)
 SPACING = 1.02  # least ratio of the steps of two neighbouring points: a fiftieth of a picture's width
 
 
@@ -58,14 +59,18 @@ class History(L.Callback):
         self.curves = checkpoint.get("history", {})
 
 
+def find_callback(trainer: L.Trainer, kind: type[Found]) -> Found:
+    """The Trainer's callback of a kind; a new one, which nobody reads, if it has none."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None) or kind()
+
+
 def log_step(trainer: L.Trainer, values: Mapping[str, float], step: int | None = None) -> None:
     """Write values to the history and to the loggers, by default at the current SGD step.
 
     ``self.log`` at every step would take longer than the step.
     """
     step = trainer.global_step if step is None else step
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, History):
-            callback.add(values, step)
+    find_callback(trainer, History).add(values, step)
     for logger in trainer.loggers:
         logger.log_metrics(dict(values), step=step)

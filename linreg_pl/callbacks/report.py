@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from torch import Tensor
 
+from linreg_pl.callbacks.history import find_callback
 from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.functional.inference import Inference
@@ -97,7 +98,8 @@ class RunReport(L.Callback):
         result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
         if gradients := model.gradients():
             result["gradients"] = gradients
-        result |= {part: scores for part in ("train", "val") if (scores := newest_scores(trainer, part))}
+        newest = find_callback(trainer, EpochScores).scores
+        result |= {part: newest[part] for part in ("train", "val") if newest.get(part)}
         if inference is not None:
             summary = inference.summary()
             for name in ("aic", "bic") if data.weighted else ():
@@ -119,17 +121,10 @@ class RunReport(L.Callback):
     def _add(self, part: str, trainer: L.Trainer, model: Any) -> None:
         if not trainer.is_global_zero:
             return
-        scores = {part: newest_scores(trainer, part)}
+        scores = {part: find_callback(trainer, EpochScores).scores.get(part, {})}
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
-
-
-def newest_scores(trainer: L.Trainer, part: str) -> dict[str, float]:
-    """The newest scores of a part; empty if there are none."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    found = [callback.scores.get(part, {}) for callback in callbacks if isinstance(callback, EpochScores)]
-    return found[0] if found else {}
 
 
 def output_folder(trainer: L.Trainer) -> Path | None:

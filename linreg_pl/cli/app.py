@@ -179,7 +179,7 @@ class CLI(LightningCLI):
                     " flag out"
                 )
         settings.ckpt_path = str(path)
-        rank_zero_only(print)(f"going on with {path}\n", flush=True)
+        rank_zero_only(print)(f"continuing from {path}\n", flush=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer with this project's callbacks."""

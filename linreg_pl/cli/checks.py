@@ -98,7 +98,7 @@ def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, 
     if checkpoint.get("model", kind) != kind:
         raise InputError(f"--ckpt_path {path}: was made by --model {checkpoint['model']}, not {kind}")
     if not fits and "coefficients" not in checkpoint:
-        raise InputError(f"--ckpt_path {path}: holds no coefficients: the fit stopped within its pass; fit anew")
+        raise InputError(f"--ckpt_path {path}: holds no coefficients: the fit stopped within its pass; start a new fit")
     state = checkpoint.get(type(data).__name__)
     if not isinstance(state, dict) or "feature_names" not in state:
         raise InputError(f"--ckpt_path {path}: was made with other data than {type(data).__name__}")
@@ -108,8 +108,8 @@ def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, 
     for name, value in model.hparams.items():
         if name in saved and saved[name] != value:
             raise InputError(
-                f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or fit anew"
-                " without --ckpt_path"
+                f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or start a"
+                " new fit without --ckpt_path"
             )
     held = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith("scaler.")}
     if {name: tensor.shape for name, tensor in held.items()} != {n: p.shape for n, p in model.named_parameters()}:
@@ -122,5 +122,5 @@ def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, 
         if earlier.get(name, value) != value:
             raise InputError(
                 f"--data.{name} {value}: {path} was made with {earlier[name]}, and its place in the order of the rows"
-                " holds for that alone; leave the flag out, or fit anew without --ckpt_path"
+                " holds for that alone; leave the flag out, or start a new fit without --ckpt_path"
             )

@@ -103,7 +103,7 @@ class DataModule(PreparedRows):
         if saved not in (None, count) and self.trainer is not None and self.trainer.state.fn == "fit":
             raise InputError(
                 f"--ckpt_path: was made with {saved:,} training rows, here are {count:,}, and its place in their order"
-                " would be another; use the same rows, or fit anew without --ckpt_path"
+                " would be another; use the same rows, or start a new fit without --ckpt_path"
             )
         self._forget_rows()
         self._scaling = None

@@ -54,6 +54,7 @@ class LinearModel(L.LightningModule, ABC):
         is_plain_sgd: whether a step is always ``-lr`` times the gradient.
         companions: callbacks that the model brings to every Trainer that has none of their kind.
         checkpoint_interval: steps between checkpoints, 0 if they are made at the end of an epoch alone.
+        steps_by_moments: whether the steps of a chunk are computed from the moments of its mini-batches.
         feature_names: names of the columns of X.
     """
 
@@ -67,6 +68,7 @@ class LinearModel(L.LightningModule, ABC):
     reduction = "mean"
     is_plain_sgd = False
     checkpoint_interval = 0
+    steps_by_moments = False
     net: Any  # a function or a module, from features (n, P) to predictions (n, 1)
 
     def __init__(self, num_features: int) -> None:
@@ -176,7 +178,8 @@ class LinearModel(L.LightningModule, ABC):
             self.feature_names, self._knows_names = list(data.feature_names), True
         elif data.feature_names != self.feature_names:
             raise other_columns(self.feature_names, data.feature_names, "this model")
-        data.serve(self.served, raw=self.wants_raw or stage == "predict", interval=self.checkpoint_interval)
+        raw = self.wants_raw or stage == "predict"
+        data.serve(self.served, raw, self.checkpoint_interval, self.steps_by_moments)
 
     def scaled(self, batch: Any) -> tuple[Tensor, ...]:
         """``X, y`` and perhaps the rows' weights, with the columns of X as ``net`` takes them.

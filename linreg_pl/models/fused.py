@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Rows
 from linreg_pl.data.loaders import Chunk
 from linreg_pl.engine.steps import count_steps
@@ -57,11 +56,10 @@ class Fused(HandWrittenSGD):
         """Predict ``(n, 1)`` from features ``(n, P)``."""
         return linreg(X, self.theta[:-1].unsqueeze(1), self.theta[-1])
 
-    def connect(self, data: DataModule, stage: str) -> None:
-        """Ask for chunks of mini-batches, for the device that takes the steps."""
-        super().connect(data, stage)
-        moments = by_moments(self.trainer.strategy.root_device)
-        data.serve("chunks", stage == "predict", self.checkpoint_interval, moments)
+    @property
+    def steps_by_moments(self) -> bool:  # type: ignore[override]
+        """Whether the device of the Trainer takes many steps at once, from the moments of their mini-batches."""
+        return by_moments(self.trainer.strategy.root_device)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # the steps are compiled already
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

@@ -65,11 +65,11 @@ class RunLogger(TensorBoardLogger):
             sizes: what `event_file_sizes` returned when the checkpoint was saved; what was written later is left out.
 
         Raises:
-            InputError: a name is not that of an event file, as in a checkpoint that was tampered with.
+            InputError: a name is not that of an event file, as in a damaged checkpoint.
         """
         for name, size in sizes.items():
             if not re.fullmatch(r"events\.out\.tfevents\.[^/\\]*", name) or not isinstance(size, int):
-                raise InputError(f"--ckpt_path {checkpoint}: holds {name!r} for a file of curves; it was tampered with")
+                raise InputError(f"--ckpt_path {checkpoint}: is damaged: it names {name!r} as a file of curves")
         self._previous_run = checkpoint, folder, sizes
 
     def event_file_sizes(self) -> dict[str, int]:

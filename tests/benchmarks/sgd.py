@@ -194,20 +194,26 @@ def ddp_process(rank: int, processes: int, port: int, columns: int, steps: int, 
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    seconds = ddp_loop(rank, processes, columns, steps)  # whose network must be gone before its process group
+    if rank == 0:
+        result.value = seconds
+    dist.destroy_process_group()
+
+
+def ddp_loop(rank: int, processes: int, columns: int, steps: int) -> float:
+    """Seconds per row of the loop in this process."""
     X, y = torch.randn(steps * 10, columns), torch.randn(steps * 10, 1)
     net = nn.parallel.DistributedDataParallel(nn.Linear(columns, 1))
     optimizer, loss_function = torch.optim.SGD(net.parameters(), lr=0.001), nn.MSELoss()
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    dist.barrier()
+    torch.distributed.barrier()
     start = time.perf_counter()
     for rows in order.split(10):
         mine = rows[rank::processes]
         optimizer.zero_grad()
         loss_function(net(X[mine]), y[mine]).backward()
         optimizer.step()
-    if rank == 0:
-        result.value = (time.perf_counter() - start) / len(y)
-    dist.destroy_process_group()
+    return (time.perf_counter() - start) / len(y)
 
 
 def plain_ddp(columns: int, steps: int, processes: int = 2) -> float:

@@ -609,7 +609,7 @@ def test_zip_is_no_checkpoint(cwd):
 
 
 S, T = "run/checkpoints/last.ckpt", "table/checkpoints/last.ckpt"
-ANEW = "leave the flag out, or fit anew without --ckpt_path"
+ANEW = "leave the flag out, or start a new fit without --ckpt_path"
 RESUMED = {
     "-c scratch.yaml --ckpt_path nope.ckpt": "--ckpt_path nope.ckpt: no such file",
     "-c scratch.yaml --ckpt_path run": "--ckpt_path run: is a folder",

@@ -238,7 +238,7 @@ def test_two_hosts_and_a_restart_give_the_same_weights(tmp_path, hosts, scratch_
     launcher = (*TORCHRUN, "--max-restarts=1")
     run = Run(tmp_path / "again", *FIT, *often, *lose("kill", step=150), launcher=launcher).ends(2 * SOON)
     assert run.status == 0, run.stderr
-    assert "going on with runs/scratch/version_0/checkpoints/last.ckpt" in run.stdout
+    assert "continuing from runs/scratch/version_0/checkpoints/last.ckpt" in run.stdout
     assert re.search(LOST[1], run.stderr)
     first, again = (tmp_path / f"again/runs/scratch/version_{number}" for number in (0, 1))
     assert not (first / "report.json").exists()

@@ -139,9 +139,9 @@ class TestResume:
         for epochs in (3, 1):
             linreg(*self.FIT, epochs).succeeded()
         said = linreg(*self.FIT, 2, "--resume").succeeded().stdout
-        assert said.startswith(f"going on with {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
+        assert said.startswith(f"continuing from {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
         with_file = linreg(*self.FIT, 2, "--ckpt_path", "last").succeeded().stdout
-        assert with_file.startswith(f"going on with {self.RUNS}/version_2/checkpoints/last.ckpt\n")
+        assert with_file.startswith(f"continuing from {self.RUNS}/version_2/checkpoints/last.ckpt\n")
 
     @pytest.mark.parametrize("damage", [lambda content: content[:1000], lambda content: b""])
     def test_passes_over_a_damaged_one_and_says_so(self, linreg, tmp_path, damage):
@@ -154,7 +154,7 @@ class TestResume:
         assert outcome.status == 0
         name = f"{self.RUNS}/version_0/checkpoints/epoch=1-step=10.ckpt"
         assert outcome.stderr == (f"warning: {name}: is not a checkpoint that can be read; taking the one before it\n")
-        assert outcome.stdout.startswith(f"going on with {name.replace('1-step=10', '0-step=5')}\n\nepoch 2,")
+        assert outcome.stdout.startswith(f"continuing from {name.replace('1-step=10', '0-step=5')}\n\nepoch 2,")
 
     def test_a_finished_run_has_the_same_report_again(self, linreg, tmp_path):
         linreg(*self.FIT, 2).succeeded()
@@ -171,7 +171,7 @@ class TestResume:
         assert linreg(*self.FIT, 9, "--resume").status == 9
         monkeypatch.undo()
         said = linreg(*self.FIT, 2, "--resume").succeeded().stdout
-        assert said.startswith(f"going on with {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
+        assert said.startswith(f"continuing from {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
 
     def test_refused_with_a_file(self, linreg):
         outcome = linreg(*self.FIT, 1, "--resume", "--ckpt_path", "a.ckpt")
@@ -266,7 +266,7 @@ def test_other_rows_are_refused(linreg, tmp_path, model):
     assert (other.status, other.stderr) == (
         1,
         "error: --ckpt_path: was made with 1,000 training rows, here are 500, and its place in their order would be"
-        " another; use the same rows, or fit anew without --ckpt_path\n",
+        " another; use the same rows, or start a new fit without --ckpt_path\n",
     )
 
 
@@ -277,4 +277,4 @@ def test_checkpoint_cannot_name_other_files(linreg, tmp_path, name):
     torch.save(torch.load(path, weights_only=True) | {"curves": {name: 0}}, path)
     forged = linreg("fit", "--config", SCRATCH, "--ckpt_path", path)
     assert forged.status == 1
-    assert forged.stderr == f"error: --ckpt_path {path}: holds {name!r} for a file of curves; it was tampered with\n"
+    assert forged.stderr == f"error: --ckpt_path {path}: is damaged: it names {name!r} as a file of curves\n"

@@ -79,7 +79,7 @@ def test_pass_that_is_stopped_has_no_result(tmp_path, linreg):
         refused = linreg(*command)
         assert refused.status == 1
         assert "last.ckpt: holds no coefficients: the fit " in refused.stderr
-    assert linreg(*exact, "--resume").succeeded().stdout.startswith("going on with")
+    assert linreg(*exact, "--resume").succeeded().stdout.startswith("continuing from")
     found = json.loads((run.with_name("version_1") / "report.json").read_text())["coefficients"]
     assert [row["estimate"] for row in found] == pytest.approx([2, 1])
 
