@@ -94,17 +94,18 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save after so many steps or so much time."""
-        if trainer.fit_loop._should_accumulate():  # the step is not over
+        if trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate():  # the step is not over
             return
-        step = trainer.global_step
-        if self._every_n_train_steps:
-            self._due |= step % self._every_n_train_steps == 0
+        ends = trainer.should_stop
+        if self._every_n_train_steps or trainer.max_steps != -1:
+            step = trainer.global_step
+            self._due |= self._every_n_train_steps > 0 and step % self._every_n_train_steps == 0
+            ends |= step == trainer.max_steps
         if self._train_time_interval is not None:  # Lightning does not look at it where steps are taken by hand
             late = time.monotonic() - (self._last_time_checked or 0.0) >= self._train_time_interval.total_seconds()
             self._due |= trainer.strategy.reduce_boolean_decision(late, all=False)
         if trainer.is_last_batch:
             return
-        ends = step == trainer.max_steps or trainer.should_stop
         self._loops = _count(trainer) if ends else None  # by which the epoch is not over yet
         loop = trainer.fit_loop
         if self._due and not ends and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 
 from linreg_pl.callbacks.history import log_step
-from linreg_pl.callbacks.scores import training_scores
 from linreg_pl.data.base import data_of
+from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
 MAX_LOSSES = 10  # of a chunk
+POINTS = 400  # of a curve before they become sparse
 
 
 class Curves(L.Callback):
-    """Writes curves every ``log_every_n_steps`` steps.
+    """Writes curves every ``log_every_n_steps`` steps; after 400 points half as often, and so on at each doubling.
+
+    A million steps, of which every tenth has a point, then have two thousand points instead of a hundred thousand.
 
     ``train/batch_loss``, ``weight/<name>`` and ``bias``; if the optimum is known also ``distance/<name>`` to it,
     and the mean squared error over all training rows against the noise floor as ``log10/train_mse`` and
@@ -25,19 +28,19 @@ class Curves(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._last_step = 0
+        self._next_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Go on from the step of a checkpoint."""
-        self._last_step = trainer.global_step
+        """Find the first step to write at, after that of a checkpoint."""
+        self._next_step = next_point(trainer.global_step, trainer.log_every_n_steps or 1)  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write the curves if it is time to."""
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not interval or step // interval == self._last_step // interval or not outputs:
+        if step < self._next_step or not interval or not outputs:
             return
         _log_losses_within(outputs, step, interval, trainer)
-        self._last_step = step
+        self._next_step = next_point(step, interval)
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
         values = {"train/batch_loss": float(loss), **coefficient_scalars(trainer, pl_module)}
         data = data_of(trainer)
@@ -45,6 +48,17 @@ class Curves(L.Callback):
         if floor:
             values["log10/noise_floor"] = math.log10(floor)
         log_step(trainer, values)
+
+
+def next_point(step: int, interval: int) -> int:
+    """The next step after ``step`` at which curves have a point.
+
+    Example:
+        >>> next_point(57, 10), next_point(4000, 10), next_point(1_000_000, 10)
+        (60, 4020, 1000960)
+    """
+    spacing = interval << (step // (interval * POINTS)).bit_length()
+    return step - step % spacing + spacing
 
 
 def _log_losses_within(outputs: Any, step: int, interval: int, trainer: L.Trainer) -> None:
@@ -70,6 +84,8 @@ def coefficient_scalars(trainer: L.Trainer, model: "LinearModel") -> dict[str, f
         values |= {f"distance/{name}": value for name, value in zip(names, away, strict=False)}
         if model.has_bias:
             values["distance/bias"] = (bias - optimum.bias).item()
-    if mse := training_scores(trainer, model).get("mse"):
+    factor = None if data is None or model.squared_error_scale is None else data.summary.factor
+    if factor is not None:
+        mse = residual_sum_of_squares(factor, weight, bias) / num_rows(factor)
         values["log10/train_mse"] = math.log10(mse) if mse > 0 else math.nan
     return values

@@ -40,15 +40,19 @@ class StopSignals(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
-        if not trainer.is_last_batch and not trainer.fit_loop._should_accumulate():
-            self._stop_if_told(trainer, pl_module)
+        if trainer.is_last_batch or (trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate()):
+            return
+        self._stop_if_told(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Stop, if any process was told to."""
         self._stop_if_told(trainer, pl_module)
 
     def _stop_if_told(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.strategy.reduce_boolean_decision(bool(self._received), all=False):
+        told = bool(self._received)
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        if told:
             self._stop(trainer, pl_module)
 
     def _stop(self, trainer: L.Trainer, model: Any) -> None:

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches
 from linreg_pl.data.parts import Part
 from linreg_pl.data.prepared import PreparedRows
@@ -147,7 +147,9 @@ class DataModule(PreparedRows):
         size, (rank, world_size) = rows_at_once(self.num_features + 1), self.share
         for start in range(0, max(len(rows), 1), size):
             stop = min(start + size, len(rows))
-            yield rows[BatchIndices(slice(start + rank, stop, world_size), stop - start)]
+            batch = rows[start + rank : stop : world_size]
+            batch.num_rows = stop - start
+            yield batch
 
     def _position(self, loader: MiniBatches | Chunks) -> tuple[int, int]:
         """Return the epoch and how many of its mini-batches are done.

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from linreg_pl.functional.standardize import Scaling
 
@@ -89,15 +88,8 @@ class Batch:
         return Batch(X, y, weight, **(known | changed))
 
 
-class BatchIndices(NamedTuple):
-    """The rows of one mini-batch that belong to this process."""
-
-    rows: Tensor | slice
-    num_rows: int  # of the whole mini-batch, over all processes
-
-
-class Rows(Dataset[Batch]):
-    """Rows in memory, fetched a mini-batch at a time by one indexing operation.
+class Rows:
+    """Rows in memory, of which some are fetched at a time by one indexing operation.
 
     Args:
         X: features, shape ``(N, P)``.
@@ -116,12 +108,11 @@ class Rows(Dataset[Batch]):
         """Return the number of rows."""
         return len(self.y)
 
-    def __getitem__(self, indices: BatchIndices) -> Batch:
-        """Fetch one process's rows of a mini-batch."""
-        rows, count = indices
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """Fetch some rows."""
         columns = (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
         if isinstance(rows, slice):
             chosen = [column[rows] for column in columns]
         else:  # twice as fast as X[rows], which has to find out first what rows are
             chosen = [column.index_select(0, rows) for column in columns]
-        return Batch(*chosen, num_rows=count, rows=rows, scaling=self.scaling)
+        return Batch(*chosen, rows=rows, scaling=self.scaling)

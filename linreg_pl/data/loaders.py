@@ -5,16 +5,18 @@ under ``overfit_batches`` and to predict. Each of them gives a process its own r
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.sampling import EpochOrders
 
 T = TypeVar("T")
 
+ROWS_AT_ONCE = 1024  # are fetched together if mini-batches are small: that takes hardly longer than one of them
 FIRST_STEPS = 64  # of training are one chunk, at most
 Position = Callable[[Any], tuple[int, int]]  # epoch, and its mini-batches already done, of a loader
 
@@ -109,11 +111,20 @@ class MiniBatches(_Training):
         """Yield the mini-batches from the current position to the end of the epoch."""
         epoch, done = self.position(self)
         size, rank, world_size = self.rows_per_step, self.rank, self.world_size
+        at_once = max(1, ROWS_AT_ONCE // size)
         for rows, order, first in self.windows.windows(epoch, done):
-            for start in range(max(0, done - first) * size, len(order), size):
-                indices = order[start : start + size]
-                mine = indices if world_size == 1 else indices[rank::world_size]
-                yield rows[BatchIndices(mine, len(indices))]
+            skip = max(0, done - first)
+            start = skip - skip % at_once  # a resumed fit fetches the same rows together, for the same bits
+            skip -= start
+            for some in order[start * size :].split(at_once * size):
+                counts = [min(size, len(some) - before) for before in range(0, len(some), size)]
+                mine = [indices[rank::world_size] for indices in some.split(size)]
+                found = rows[torch.cat(mine)]
+                shares = [len(indices) for indices in mine]
+                parts = zip(counts, mine, *(column.split(shares) for column in found), strict=True)
+                for count, chosen, *columns in islice(parts, skip, None):
+                    yield Batch(*columns, num_rows=count, rows=chosen, scaling=rows.scaling)
+                skip = 0
 
 
 class Chunk(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.loaders import Blocks, OneWindow, Windows
 from linreg_pl.data.parts import Part, RowsInParts
 from linreg_pl.data.sampling import EpochOrders
@@ -176,7 +176,7 @@ class PreparedRows(RowsInParts):
         """Return the first ``count`` whole mini-batches of epoch 0, or as many as the first window holds."""
         rows, order, _ = next(iter(self.windows().windows(0, 0)))
         size = min(self.batch_size, len(order))
-        return rows[BatchIndices(order[: min(count, len(order) // size) * size], size)]
+        return rows[order[: min(count, len(order) // size) * size]]
 
 
 def _factor(make: Callable[[], Batch]) -> Tensor:

@@ -1,7 +1,6 @@
 """The steps of an epoch, with all that is called in them looked up once instead of in every step."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -44,6 +43,9 @@ class DirectSteps:
         self.strategy = trainer.strategy
         self.connector = trainer._logger_connector
         self.validates = loop._should_check_val_epoch()
+        self.validates_at_end = not self.validates or (
+            trainer.check_val_every_n_epoch is not None and trainer.val_check_batch == trainer.num_training_batches
+        )
         self.distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.distributed = self.distributed and trainer.world_size > 1
         self.iterator = _only_iterator(fetcher)
@@ -62,9 +64,15 @@ class DirectSteps:
         self.precision = self.strategy.precision_plugin
         self.strategy.precision_plugin = _StepPrecision(trainer)
 
+    @property
+    def may_validate(self) -> bool:
+        """Whether there may be a validation after this step."""
+        return self.loop.batch_progress.is_last_batch or not self.validates_at_end
+
     def close(self) -> None:
         """Give the strategy its own precision plugin back, and let go of all that holds this object in turn."""
         self.strategy.precision_plugin = self.precision
+        self._on_manual_steps(do_nothing_closure, do_nothing_closure)
         vars(self).clear()  # else the rows of the fit would stay until Python looks for cycles
 
     def take(self) -> None:
@@ -128,12 +136,21 @@ class DirectSteps:
         return {} if result.loss is None else result.asdict()
 
     def _step_manually(self) -> dict[str, Any]:
-        manual = self.loop.manual_optimization
-        manual.on_run_start()
-        with suppress(StopIteration):  # Lightning takes it for the end of this step only
-            manual._output = ManualResult.from_training_step_output(self._call_training_step()).asdict()
-        self.arguments = ()
-        return manual.on_run_end()
+        progress = self.loop.manual_optimization.optim_step_progress
+        self._on_manual_steps(progress.increment_ready, progress.increment_completed)
+        try:
+            output = self._call_training_step()
+        except StopIteration:  # Lightning takes it for the end of this step only
+            return {}
+        finally:
+            self.arguments = ()
+        if isinstance(output, Tensor):
+            return {"loss": output.detach()}
+        return ManualResult.from_training_step_output(output).asdict()
+
+    def _on_manual_steps(self, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+        for optimizer in self.strategy._lightning_optimizers:
+            optimizer._on_before_step, optimizer._on_after_step = before, after
 
     def _call_training_step(self) -> Any:
         previous = self.state["_current_fx_name"]
@@ -172,12 +189,13 @@ class DirectSteps:
 
     def _update_metrics(self) -> None:
         results = self.loop._results
-        if results:
+        logged = any(not value.has_reset for value in results.values())  # something in this epoch
+        if logged:
             self.connector.on_batch_end()
         else:
             results.batch = results.batch_size = None
         self.loop.batch_progress.increment_completed()
-        if results:
+        if logged:
             self.connector.update_train_step_metrics()
 
 

@@ -187,11 +187,11 @@ class LinearModel(L.LightningModule, ABC):
         Raises:
             InputError: y or the weights are not one value a row.
         """
-        X, *others = batch
-        if not isinstance(batch, Batch):
-            others = [as_column(values, len(X)) for values in others]
         dtype = self.parameter_vectors()[0].dtype
-        return self.scaler.complete(X, getattr(batch, "scaling", None)).to(dtype), *others
+        if isinstance(batch, Batch):
+            return self.scaler.complete(batch.X, batch.scaling).to(dtype), *batch.columns[1:]
+        X, *others = batch
+        return self.scaler.complete(X, None).to(dtype), *(as_column(values, len(X)) for values in others)
 
     # Scores and predictions.
 

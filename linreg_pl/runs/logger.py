@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_link, atomic_write
 
+POINTS_AT_ONCE = 64  # of curves that are written together; also the longest time in seconds that one waits
 METRIC_TAGS = ("train/mse", "val/mse", "train/r2", "val/r2", "train/loss")
 COMPARED = ("batch_size", "lr", "model", "optimizer", "weight_decay")  # columns that TensorBoard shows unasked: five
 COLUMNS = {  # of the HParams tab; every run writes all of them, because TensorBoard takes those of one run for all runs
@@ -45,6 +47,7 @@ class RunLogger(TensorBoardLogger):
         super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
         self._is_new, self._has_metrics = version is None, False
         self._previous_run: tuple[Path, Path, dict[str, int]] | None = None
+        self._points: list[tuple[Mapping[str, float], int | None, float]] = []
 
     def _get_next_version(self) -> int:
         """Create the next free folder. Creation is atomic, so two runs never share one."""
@@ -130,12 +133,20 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write all scalars as one event, which is much faster than one event for each."""
+        """Write all scalars as one event, and many events at a time: TensorBoard's thread interrupts the steps."""
+        self._has_metrics = True
+        now = time.time()
+        self._points.append((metrics, step, now))
+        if len(self._points) >= POINTS_AT_ONCE or now > self._points[0][2] + POINTS_AT_ONCE:
+            self._write_points()
+
+    def _write_points(self) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self._has_metrics = True
-        values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
-        self._add_summary(Summary(value=values), step)
+        points, self._points = self._points, []
+        for metrics, step, now in points:
+            values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
+            self._add_summary(Summary(value=values), step, now)
 
     @rank_zero_only
     def log_text(self, tag: str, markdown: str, step: int = 0) -> None:
@@ -155,20 +166,22 @@ class RunLogger(TensorBoardLogger):
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         self._add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
-    def _add_summary(self, summary: Any, step: int | None = None) -> None:
+    def _add_summary(self, summary: Any, step: int | None = None, now: float | None = None) -> None:
         with self._write_errors():
-            self.experiment._get_file_writer().add_summary(summary, step)
+            self.experiment._get_file_writer().add_summary(summary, step, now)
 
     @rank_zero_only
     def save(self) -> None:
         """Write what is buffered; config.yaml already holds the arguments."""
+        self._write_points()
         with self._write_errors():
             self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is buffered; remove the folder of a run that failed before it logged or saved anything."""
-        with suppress(OSError) if status == "failed" else self._write_errors():
+        with suppress(OSError, InputError) if status == "failed" else self._write_errors():
+            self._write_points()
             super().finalize(status)
         folder = Path(self.log_dir)
         if status == "failed" and self._is_new and not self._has_metrics and folder.is_dir():

@@ -183,7 +183,7 @@ def copy_time(X: torch.Tensor) -> float:
 
 def per_row(model: str, columns: int, processes: int = 1, root: Path = ROOT, rows: int = 30_000) -> float:
     """Seconds per row of SGD one mini-batch at a time, from whole runs."""
-    few, many = (1, 5) if processes == 1 else (1, 3)
+    few, many = (1, 11) if processes == 1 else (1, 3)
     runs = partial(command_line, model, columns, rows, processes=processes, root=root)
     return slope(runs, few, many) / rows
 

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from lightning.pytorch.utilities import move_data_to_device
 from torch.distributed.utils import _recursive_to
 
-from linreg_pl.data.batch import Batch, BatchIndices, Rows
+from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.functional.standardize import Scaling
 
 X, Y, WEIGHT = torch.arange(6.0).reshape(3, 2), torch.arange(3.0).reshape(3, 1), torch.tensor([[0.5], [1.0], [1.5]])
@@ -108,10 +108,10 @@ class TestRows:
     @pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 0]), torch.tensor([2, 0], dtype=torch.int32)])
     def test_a_mini_batch_is_fetched_at_once(self, weight, rows):
         data = Rows(X, Y, weight, scaling=SCALING)
-        batch = data[BatchIndices(rows, 5)]
+        batch = data[rows]
         columns = [column for column in (X, Y, weight) if column is not None]
         index = rows if isinstance(rows, slice) else rows.long()
         assert len(batch) == len(columns)
         assert all(torch.equal(ours, column[index]) for ours, column in zip(batch, columns, strict=True))
-        assert (batch.num_rows, batch.scaling is SCALING, len(data)) == (5, True, 3)
+        assert (batch.num_rows, batch.scaling is SCALING, len(data)) == (2, True, 3)
         assert batch.rows is rows
