@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
 from linreg_pl.callbacks.optimum import Optimum
-from linreg_pl.callbacks.stability import Stability, largest_lr
+from linreg_pl.callbacks.stability import Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.loaders import Blocks
@@ -93,7 +93,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             models of these names do, from zero. SGD wants columns of one scale: a ``StandardScaler`` before it.
         fit_intercept: whether there is an intercept.
         ridge: minimises ``Σ sample_weight (y - Xw - b)² + ridge |w|²``, as ``alpha`` of scikit-learn's ``Ridge``.
-        lr: step size of SGD; by default a twentieth of the largest stable one on the rows at hand.
+        lr: step size of SGD; by default a quarter of the largest stable one on the rows at hand.
         batch_size: rows in one mini-batch of SGD.
         max_epochs: passes of SGD over the rows.
         random_state: decides the order of the rows in SGD.
@@ -115,7 +115,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     coef_: np.ndarray
     intercept_: float
-    _earlier: tuple[int, float, np.ndarray]  # rows, their weights' sum, and their factor with weights of 1 on average
+    _earlier: tuple[int, float, np.ndarray]  # rows, their weights' sum, their shifted factor with weights of mean 1
 
     def __init__(
         self,
@@ -175,7 +175,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         try:
             data = self._data([X, y.astype(np.float64, copy=False), *([] if weight is None else [weight * share])])
             if factor is not None:
-                data.earlier = torch.from_numpy(factor) * math.sqrt(share * weight_seen / rows_seen)
+                data.earlier = torch.from_numpy(factor).clone()
+                data.earlier[:-1] *= math.sqrt(share * weight_seen / rows_seen)  # but not the shift
             model = self._model(data, self.ridge / total, num_rows)
             if not (first or model.lr is None):
                 _start_from(model, self.coef_, self.intercept_)
@@ -190,7 +191,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = coefficients.numpy(), bias.item()
         self.standard_error_ = errors[-X.shape[1] :]
         self.intercept_standard_error_ = float(errors[0]) if self.fit_intercept else 0.0
-        self._earlier = num_rows, float(total), data.find_factor().numpy()
+        data.find_factor()
+        self._earlier = num_rows, float(total), data.summary.shifted.numpy()  # type: ignore[union-attr]
         vars(model.trainer).clear()  # its parts hold each other, and with them the rows, until Python looks for such
         return self
 
@@ -213,12 +215,12 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             exact = Exact(data.num_features, self.fit_intercept, ridge * num_rows)
             exact.minimum_norm = True
             return exact
-        lr = 1.0 if self.lr is None else self.lr
+        lr = "auto" if self.lr is None else self.lr
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws a start of its own first
             model: SGDModel = METHODS[self.method](data.num_features, lr, self.fit_intercept, init_std=0.0)
         model.weight_decay = 2 * model.squared_error_scale * ridge  # type: ignore[operator]
-        if self.lr is None and math.isfinite(largest := largest_lr(data, model)[0]):
-            model.lr = largest / 20
+        if self.lr is None:
+            model.choose_lr(data)
         return model
 
 

@@ -1,5 +1,6 @@
 """Callbacks: what happens beside the steps."""
 
+from linreg_pl.callbacks.arrival import StopWithin
 from linreg_pl.callbacks.checkpoint import Checkpoint
 from linreg_pl.callbacks.curves import Curves
 from linreg_pl.callbacks.figures import Figures
@@ -26,4 +27,5 @@ __all__ = [
     "RunReport",
     "Stability",
     "StopSignals",
+    "StopWithin",
 ]

@@ -49,6 +49,8 @@ class Predictions(L.Callback):
         data = data_of(trainer)
         if data is not None and not pl_module.biased_objective:
             self._inference = data.summary.inference(pl_module.has_bias, self.confidence_level)
+            if data.weighted and not data.predicts_weighted and trainer.is_global_zero and self._inference is not None:
+                print("the rows have no weights: the intervals are those of rows with the mean weight", flush=True)
 
     def on_predict_batch_end(
         self,
@@ -71,7 +73,8 @@ class Predictions(L.Callback):
             columns |= dict(zip(batch.ids.schema.names, batch.ids.columns, strict=True))
         columns["prediction"] = _nullable(prediction.numpy())
         if self._inference is not None:
-            error = self._inference.prediction_standard_errors(batch.X.cpu())
+            weight = None if batch.weight is None else batch.weight.cpu()
+            error = self._inference.prediction_standard_errors(batch.X.cpu(), weight)
             margin = self._inference.t_quantile * error
             columns["standard_error"] = _nullable(error.numpy())
             columns["low"], columns["high"] = (_nullable((prediction + d).numpy()) for d in (-margin, margin))

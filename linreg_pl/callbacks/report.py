@@ -1,5 +1,6 @@
 """Collects a run's report and leaves it in the run's folder."""
 
+import re
 import time
 from pathlib import Path
 from textwrap import indent
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 from torch import Tensor
 
+from linreg_pl.callbacks.arrival import joint_distance, why_not_there
 from linreg_pl.callbacks.history import find_callback
 from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.errors import InputError
+from linreg_pl.files import atomic_write
 from linreg_pl.functional.inference import Inference
+from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
@@ -48,10 +53,12 @@ class RunReport(L.Callback):
     Args:
         folder: the run's folder where the Trainer has none: that of the checkpoint.
         confidence_level: probability that an interval covers the true coefficient.
+        guard: whether a fit fails that predicts its own training rows worse than their mean.
     """
 
-    def __init__(self, folder: Path | None = None, confidence_level: float = 0.95) -> None:
+    def __init__(self, folder: Path | None = None, confidence_level: float = 0.95, guard: bool = False) -> None:
         self.folder = folder
+        self.guard = guard
         self.confidence_level = confidence_level
         self._start = 0.0
 
@@ -59,22 +66,34 @@ class RunReport(L.Callback):
         """Start the clock, and say in TensorBoard what is run and what there is to see."""
         self._start = time.perf_counter()
         config = Path(trainer.log_dir or "", "config.yaml")  # all processes must ask
+        if getattr(pl_module, "largest_lr", None) is not None and trainer.is_global_zero:
+            print(f"lr {pl_module.lr:.4g}, a quarter of the largest stable step size\n", flush=True)
+            if config.is_file():
+                text = config.read_text(encoding="utf-8")
+                atomic_write(config, re.sub(r"(?m)^( +lr:) auto$", rf"\1 {pl_module.lr!r}", text).encode())
         for logger in run_loggers(trainer):
             logger.log_text("run/what you see here", ABOUT)  # of three groups, TensorBoard would leave one folded up
             if config.is_file():
                 logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write and print the report."""
+        """Write and print the report.
+
+        Raises:
+            InputError: the fit is worse than the mean of the target, and ``guard`` is on.
+        """
         folder = output_folder(trainer)  # all processes must ask
-        if not trainer.is_global_zero:
-            return
-        result = self._collect(trainer, pl_module)
-        if folder is not None:
-            report.write(result, folder)
-        for logger in run_loggers(trainer):
-            logger.log_text("coefficients", report.format_markdown(result), trainer.global_step)
-        print("\n" + report.format_report(result, folder), flush=True)
+        failure = None
+        if trainer.is_global_zero:
+            result = self._collect(trainer, pl_module)
+            failure = result.get("failure")
+            if folder is not None:
+                report.write(result, folder)
+            for logger in run_loggers(trainer):
+                logger.log_text("coefficients", report.format_markdown(result), trainer.global_step)
+            print("\n" + report.format_report(result, folder), flush=True)
+        if self.guard and (failure := trainer.strategy.broadcast(failure)):
+            raise InputError(f"{failure} (--guard false lets it pass)")
 
     def _collect(self, trainer: L.Trainer, model: "LinearModel") -> report.Report:
         data = data_of(trainer)
@@ -93,6 +112,11 @@ class RunReport(L.Callback):
         if data.missing_values:
             result["missing"] = data.missing_values
         inference = data.summary.inference(model.has_bias, self.confidence_level)
+        distance = None if model.lr is None else joint_distance(data, model)
+        if distance is not None:
+            result["joint_distance"] = distance
+            if distance > 1:
+                result |= why_not_there(data, model, distance, result["epochs"], target=0.5)
         if inference is not None and not model.biased_objective:
             result["confidence_level"] = self.confidence_level
         result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
@@ -107,6 +131,7 @@ class RunReport(L.Callback):
             result |= {"optimum": summary, "noise_floor": data.summary.noise_floor(model.has_bias)}
         elif data.summary.factor is not None and data.summary.optimum(model.has_bias) is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
+        result |= remarks(data, model, result)
         return result
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -125,6 +150,24 @@ class RunReport(L.Callback):
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
+
+
+def remarks(data: DataModule, model: "LinearModel", result: report.Report) -> report.Report:
+    """What to know of a target without variation or without noise, and of a fit that failed."""
+    R, found = data.summary.factor, {}
+    if R is None:
+        return {}
+    total = total_sum_of_squares(R, model.has_bias)
+    rounding = (1e-13**2 * total + (2.0**-51 * float(R[0, -1])) ** 2) if total else 0.0
+    if total_sum_of_squares(R) == 0:
+        found["note"] = f"the target {data.target_name!r} has one value only: there is nothing to explain"
+    elif result.get("optimum") and result["optimum"]["mse"] * num_rows(R) <= rounding:
+        found["note"] = "the columns explain the target exactly: standard errors, t and F are rounding errors"
+    squares = residual_sum_of_squares(R, *model.coefficients())
+    if total and not squares <= total and not result.get("joint_distance", 2.0) <= 1:
+        share = f"r2 is {1 - squares / total:.3g}" if model.has_bias else f"r2 about zero is {1 - squares / total:.3g}"
+        found["failure"] = f"the fit is worse than {'the mean of the target' if model.has_bias else 'zero'}: {share}"
+    return found
 
 
 def output_folder(trainer: L.Trainer) -> Path | None:

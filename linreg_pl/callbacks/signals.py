@@ -2,14 +2,20 @@
 
 import signal
 import sys
+import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 from linreg_pl.callbacks.checkpoint import Checkpoint
+from linreg_pl.errors import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 0.2  # seconds between two questions of several processes whether one of them was told to stop
+MOST_STEPS = 64  # between two questions
 
 
 class StopSignals(L.Callback):
@@ -26,6 +32,9 @@ class StopSignals(L.Callback):
     def __init__(self, results: list[L.Callback]) -> None:
         self.results = results
         self._received = 0
+        self._interval = 1  # steps after which processes ask each other, the same for all
+        self._until_asked = 0
+        self._asked = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
@@ -46,14 +55,27 @@ class StopSignals(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Stop, if any process was told to."""
+        self._until_asked = 0
         self._stop_if_told(trainer, pl_module)
 
     def _stop_if_told(self, trainer: L.Trainer, pl_module: Any) -> None:
-        told = bool(self._received)
-        if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told:
+        if self._is_told(trainer):
             self._stop(trainer, pl_module)
+
+    def _is_told(self, trainer: L.Trainer) -> bool:
+        """Whether any process was; several ask each other, which costs as much as a step, a few times a second."""
+        if trainer.world_size == 1:
+            return bool(self._received)
+        self._until_asked -= 1
+        if self._until_asked > 0:
+            return False
+        now = time.monotonic()
+        mine = torch.tensor([bool(self._received), now - self._asked], dtype=torch.float64)
+        told, seconds = trainer.strategy.reduce(mine.to(trainer.strategy.root_device), reduce_op="max").tolist()
+        self._asked = now
+        self._interval = min(2 * self._interval, MOST_STEPS) if seconds < PATIENCE else max(1, self._interval // 2)
+        self._until_asked = self._interval
+        return bool(told)
 
     def _stop(self, trainer: L.Trainer, model: Any) -> None:
         number = signal.Signals(self._received or signal.SIGTERM)  # another process may have been told
@@ -69,7 +91,8 @@ class StopSignals(L.Callback):
                     f" --ckpt_path {checkpoint.last_model_path}"
                 )
             for callback in self.results:
-                callback.on_fit_end(trainer, model)
+                with suppress(InputError):  # of a poor fit, as may be expected of one that was stopped
+                    callback.on_fit_end(trainer, model)
         if trainer.is_global_zero:
             print(where, flush=True)
         sys.exit(128 + number)

@@ -14,9 +14,6 @@ from linreg_pl.functional.stability import largest_stable_lr
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
 
-MAX_BATCHES = 1000  # mini-batches whose curvature is estimated from
-MAX_NUMBERS = 2**22  # of their curvatures together, and of their rows
-
 
 class Stability(L.Callback):
     """Checks ``lr`` before the first step, and the loss and the weights after."""
@@ -69,7 +66,7 @@ class Stability(L.Callback):
         else:
             loss = float(outputs["loss"])
         if not math.isfinite(loss):
-            raise self._diverged(trainer, f"the loss of the mini-batch is {loss}")
+            raise self._diverged(trainer, pl_module, f"the loss of the mini-batch is {loss}")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep weights that are not finite out of the checkpoints.
@@ -78,40 +75,32 @@ class Stability(L.Callback):
             InputError: a weight is infinite or not a number.
         """
         if not all(bool(torch.isfinite(tensor).all()) for tensor in pl_module.coefficients()):
-            raise self._diverged(trainer, "a weight is not finite")
+            raise self._diverged(trainer, pl_module, "a weight is not finite")
 
-    def _diverged(self, trainer: L.Trainer, what: str) -> InputError:
+    def _diverged(self, trainer: L.Trainer, pl_module: Any, what: str) -> InputError:
         last = getattr(trainer.checkpoint_callback, "last_model_path", "")
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made yet"
-        return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {self._advice}")
+        advice = self._advice
+        if pl_module.lr is not None and pl_module.lr <= self.largest_lr < math.inf:  # which holds on average only
+            advice = f"set --model.lr {_round_down(pl_module.lr / 2)} or less"
+        return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {advice}")
 
 
 def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor, Tensor]:
-    """Largest stable ``lr`` of a model whose loss is a squared error, on the first mini-batches of the training rows.
+    """Largest stable ``lr`` of a model whose loss is a squared error, from all training rows.
 
     Returns:
         The step size and the direction that breaks first, as in `largest_stable_lr`, and the mean curvature ``(d, d)``.
     """
     assert model.squared_error_scale is not None
-    curvatures = 2 * model.squared_error_scale * _curvatures(data, model.has_bias)
-    if model.reduction == "sum":
-        curvatures *= data.batch_size
-    curvatures[:, range(data.num_features), range(data.num_features)] += model.weight_decay
-    return *largest_stable_lr(curvatures), curvatures.mean(dim=0)
-
-
-def _curvatures(data: DataModule, has_bias: bool) -> Tensor:
-    """Curvatures ``ZᵀZ/B`` of the first mini-batches, ``Z = [X 1]``, shape ``(k, d, d)``, float64."""
-    columns = data.num_features + has_bias
-    size = min(data.batch_size, data.num_rows("train"))
-    count = max(1, min(MAX_BATCHES, MAX_NUMBERS // columns**2, MAX_NUMBERS // (columns * size)))
-    rows = data.first_mini_batches(count)
-    X = rows.X.double()
-    Z = torch.cat([X, torch.ones_like(X[:, :1])], dim=-1) if has_bias else X
-    if rows.weight is not None:
-        Z *= rows.weight.double().sqrt()
-    Z = Z.reshape(-1, size, Z.shape[1])
-    return Z.mT @ Z / size
+    mean, square = data.curvature.of_mini_batches(data.batch_size, model.has_bias)
+    scale = 2 * model.squared_error_scale * (data.batch_size if model.reduction == "sum" else 1)
+    mean, square = scale * mean, scale**2 * square
+    penalty = torch.zeros(len(mean), dtype=mean.dtype)
+    penalty[: data.num_features] = model.weight_decay
+    square += mean * penalty + penalty[:, None] * mean + (penalty**2).diag()
+    mean += penalty.diag()
+    return *largest_stable_lr(mean, square), mean
 
 
 def _round_down(value: float) -> str:

@@ -33,6 +33,7 @@ from linreg_pl.callbacks import (
     RunReport,
     Stability,
     StopSignals,
+    StopWithin,
 )
 from linreg_pl.cli import checks
 from linreg_pl.cli.parser import Parser, config_paths, read_config
@@ -80,7 +81,18 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--optimum", type=bool, default=True, help="find the least-squares optimum of the training rows too"
         )
-        parser.add_argument("--guard", type=bool, default=True, help="refuse an lr that must diverge, stop at NaN")
+        parser.add_argument(
+            "--guard",
+            type=bool,
+            default=True,
+            help="refuse an lr that must diverge, stop at NaN, and fail if the fit is worse than the mean",
+        )
+        parser.add_argument(
+            "--stop_within",
+            type=float | None,
+            default=None,
+            help="end after the epoch in which the joint distance to the optimum is at most this, e.g. 0.5",
+        )
         parser.add_argument(
             "--timeout", type=float, default=10.0, help="minutes that processes wait for one that does not answer"
         )
@@ -188,7 +200,7 @@ class CLI(LightningCLI):
         level = self.settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        report = RunReport(folder, level)
+        report = RunReport(folder, level, self.settings.guard)
         results: list[Callback] = [report]
         if self.settings.figures:
             results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))
@@ -197,6 +209,8 @@ class CLI(LightningCLI):
             callbacks.insert(0, Stability())
         if self.settings.optimum:
             callbacks.insert(0, Optimum())
+        if self.settings.get("stop_within") is not None:
+            callbacks.append(StopWithin(self.settings.stop_within))
         if self.subcommand == "predict":
             assert folder is not None
             path = Path(self.settings.predictions) if self.settings.predictions else folder / "predictions.parquet"

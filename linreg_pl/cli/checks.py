@@ -106,7 +106,7 @@ def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, 
         raise other_columns(state["feature_names"], data.feature_names, f"--ckpt_path {path}")
     saved = checkpoint.get("hyper_parameters", {})
     for name, value in model.hparams.items():
-        if name in saved and saved[name] != value:
+        if name in saved and value not in (saved[name], "auto"):
             raise InputError(
                 f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or start a"
                 " new fit without --ckpt_path"

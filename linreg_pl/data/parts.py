@@ -21,13 +21,14 @@ class RowsInParts(L.LightningDataModule, ABC):
         feature_names: names of the columns of X.
         target_name: name of y.
         truth: the coefficients that the data were made with, weights then bias, if known.
-        weighted: whether rows have weights.
+        weighted: whether training rows have weights.
+        predicts_weighted: whether rows to predict have them.
         sample: draws some of the training rows while they are read; None for none.
     """
 
     feature_names: list[str]
     target_name: str
-    weighted = False
+    weighted = predicts_weighted = False
     truth: tuple[list[float], float] | None = None
     sample: Sample | None = None
 

@@ -17,7 +17,8 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.functional.least_squares import merge_factors, triangular_factor
+from linreg_pl.functional.least_squares import merge_shifted, shifted_factor
+from linreg_pl.functional.stability import CurvatureMoments
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
@@ -54,16 +55,17 @@ class PreparedRows(RowsInParts):
     def _forget_rows(self) -> None:
         self._rows: dict[Part, Rows] = {}
         self._windows: Windows | None = None
+        self._curvature: CurvatureMoments | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: the Trainer, and rows, which can be read again."""
-        return vars(self) | {"trainer": None, "_rows": {}, "_windows": None}
+        return vars(self) | {"trainer": None, "_rows": {}, "_windows": None, "_curvature": None}
 
     def find_factor(self) -> Tensor:
         """Find the triangular factor of the training rows, by one pass that the processes share."""
         if self.summary.factor is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            metric = TriangularFactor(self.num_features).to(device)
+            metric = TriangularFactor(self.num_features, shifted=True).to(device)
             for factor in self.factors("train"):
                 metric.update(factor.to(device))
             self.set_factor(metric.compute().cpu())
@@ -87,12 +89,12 @@ class PreparedRows(RowsInParts):
         return self._scaling
 
     def factors(self, part: Part) -> Blocks[Tensor]:
-        """Load triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
+        """Load shifted triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
 
         def factors() -> Iterator[Tensor]:
             of_blocks = parallel_map(self._local_blocks(part), _factor)
             while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so all take as many steps
-                yield merge_factors(torch.stack(some or [_factor(self._no_rows)]))
+                yield merge_shifted(torch.stack(some or [_factor(self._no_rows)]))
 
         return Blocks(factors)
 
@@ -163,7 +165,15 @@ class PreparedRows(RowsInParts):
             scaling=self.scaling,
         )
         writes = self.trainer is None or self.trainer.local_rank == 0
-        spill.fill(self._transformed_blocks(self._sampled_blocks("train")) if writes else None, strategy)
+        moments = CurvatureMoments(self.num_features)
+
+        def measured(blocks: Iterator[Batch]) -> Iterator[Batch]:
+            for batch in blocks:
+                moments.add(batch.X, batch.weight)
+                yield batch
+
+        spill.fill(measured(self._transformed_blocks(self._sampled_blocks("train"))) if writes else None, strategy)
+        self._curvature = moments if strategy is None else strategy.broadcast(moments)
         if spill.worst_spread > 1.25:
             self._tell(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
@@ -172,12 +182,16 @@ class PreparedRows(RowsInParts):
             )
         return spill
 
-    def first_mini_batches(self, count: int) -> Batch:
-        """Return the first ``count`` whole mini-batches of epoch 0, or as many as the first window holds."""
-        rows, order, _ = next(iter(self.windows().windows(0, 0)))
-        size = min(self.batch_size, len(order))
-        return rows[order[: min(count, len(order) // size) * size]]
+    @property
+    def curvature(self) -> CurvatureMoments:
+        """Moments of the curvature of the training rows as SGD takes them, found when they are first asked for."""
+        windows = self.windows()
+        if self._curvature is None:
+            assert isinstance(windows, OneWindow)  # a file of rows has them since it was written
+            self._curvature = CurvatureMoments(self.num_features)
+            self._curvature.add(windows.rows.X, windows.rows.weight)
+        return self._curvature
 
 
 def _factor(make: Callable[[], Batch]) -> Tensor:
-    return triangular_factor(*make())
+    return shifted_factor(*make())

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from linreg_pl.errors import InputError
 from linreg_pl.functional.inference import Inference, infer
-from linreg_pl.functional.least_squares import Solution, unique_solution
+from linreg_pl.functional.least_squares import Solution, unique_solution, unshifted
 from linreg_pl.functional.standardize import Scaling, column_scaling
 
-ROUNDING = 1e-14  # of a mean in float64: a column that varies by less has one value
+ROUNDING = 2.0**-52  # of a mean in float64: a column that varies by less has one value
 
 
 class TrainingSummary:
@@ -17,22 +17,27 @@ class TrainingSummary:
 
     Attributes:
         factor: shape ``(P + 2, P + 2)``, float64; None while it is not known.
+        shifted: the same with its shift if that is known, to be merged with others.
     """
 
     def __init__(self) -> None:
         self.factor: Tensor | None = None
+        self.shifted: Tensor | None = None
         self._optima: dict[bool, Solution | None] = {}
 
     def set_factor(self, factor: Tensor | None, names: Sequence[str] = ()) -> None:
         """Set the factor.
 
         Args:
-            factor: on the CPU, or None if it is not known.
+            factor: shifted or not, on the CPU; None if it is not known.
             names: of the columns of X and of y, to be checked.
 
         Raises:
             InputError: the values of a column are too large or too small to be squared.
         """
+        self.shifted = factor
+        if factor is not None and factor.shape[0] > factor.shape[1]:
+            factor = unshifted(factor)
         if factor is not None and names:
             for name, size in zip(names, factor.abs().amax(dim=0)[1:].tolist(), strict=True):
                 _require_squarable(name, size)
@@ -68,7 +73,7 @@ class TrainingSummary:
         assert self.factor is not None
         scaling = column_scaling(self.factor)
         for name, mean, scale in zip(names, scaling.mean.tolist(), scaling.scale.tolist(), strict=True):
-            if scale <= ROUNDING * abs(mean):
+            if scale <= ROUNDING * abs(mean):  # a constant has no deviation at all, but a checkpoint may have rounded
                 raise InputError(
                     f"column {name!r} has one value only, so it cannot be standardised: leave it out of --data.features"
                 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linreg_pl.data.sampling import Split
-from linreg_pl.errors import InputError
+from linreg_pl.errors import InputError, nearest
 from linreg_pl.tables.columns import (
     Columns,
     as_text,
@@ -23,6 +23,7 @@ from linreg_pl.tables.sources import Piece, Source, require_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
 PARTS = ("train", "val", "test")
 DROPPED = len(PARTS)  # the number of a part that is none
@@ -37,7 +38,7 @@ class Survey(NamedTuple):
 
     Attributes:
         missing: number of missing values by column.
-        rows: number of rows of each of `PARTS`, without those that are dropped.
+        rows: number of rows of each of `PARTS`, without those that are dropped or have weight 0.
         levels: levels of the categorical columns that had none, over the training rows.
         means: of the numeric columns, over the training rows; 0 for a column without values.
     """
@@ -54,7 +55,7 @@ def read(source: Source, names: Sequence[str], rank: int = 0, world_size: int = 
 
 
 def survey(source: Source, columns: Columns, others: Sequence[str], split: Split) -> Survey:
-    """Pass over a table once. Every process passes over the whole of it.
+    """Pass over a table once. Every process passes over the whole of it. Rows of weight 0 are no rows.
 
     Args:
         source: the table.
@@ -79,6 +80,8 @@ def survey(source: Source, columns: Columns, others: Sequence[str], split: Split
         parts = split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
         if columns.missing == "drop":
             parts[np.any(list(absent.values()), axis=0)] = DROPPED
+        for name in others[1:]:
+            parts[values[name] == 0] = DROPPED
         training = parts == 0
         rows += np.bincount(parts, minlength=DROPPED + 1)[: len(PARTS)]
         for name in names:
@@ -101,6 +104,7 @@ def check_roles(
     target: str,
     features: Sequence[str],
     categorical: Sequence[str],
+    levels: Sequence[str],
     weights: str | None,
     ids: Sequence[str],
 ) -> None:
@@ -128,12 +132,26 @@ def check_roles(
             )
     if apart := [name for name in categorical if name not in features]:
         raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
+    if strange := [name for name in levels if name not in categorical]:
+        near = nearest(strange[0], categorical)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise InputError(f"--data.levels: {strange[0]!r} is not among --data.categorical{hint}")
     if taken := [name for name in ids if name in PREDICTED]:
         raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
     if target in features:
         raise InputError(f"--data.features: contains the target {target!r}")
     if weights in (target, *features):
         raise InputError(f"--data.weights {weights}: is also the target or a feature")
+
+
+def require_weights(what: str, weight: "Tensor") -> None:
+    """Check that weights are not negative.
+
+    Raises:
+        InputError: one is.
+    """
+    if (weight < 0).any():
+        raise InputError(f"{what} has a negative weight, {float(weight.min()):g}: weights are zero or above")
 
 
 def check_learned(columns: Columns, weights: str | None, mean_weight: float) -> None:

@@ -6,13 +6,21 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.parts import Part
 from linreg_pl.data.sampling import Split
-from linreg_pl.data.survey import PARTS, carried_columns, check_learned, check_roles, column_kinds, read, survey
+from linreg_pl.data.survey import (
+    PARTS,
+    carried_columns,
+    check_learned,
+    check_roles,
+    column_kinds,
+    read,
+    require_weights,
+    survey,
+)
 from linreg_pl.data.threads import return_memory
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown, numeric_names
@@ -78,14 +86,14 @@ class Table(DataModule):
         self.weights = weights
         self.weighted = weights is not None
         self.ids = list(ids)
-        self.source = open_table(path)
+        self.source = open_table(path, categorical=categorical)
         for flag, names in (("categorical", categorical), ("ids", ids)):
             require_columns(f"--data.{flag}", names, self.source)
         if features is None:
             numeric = numeric_names(self.source)
             usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
             features = [name for name in usable if name not in (target, weights, *ids)]
-        check_roles(self.source, target, features, categorical, weights, self.ids)
+        check_roles(self.source, target, features, categorical, list(levels or ()), weights, self.ids)
         known = {name: levels[name] for name in categorical if levels and name in levels}
         for name in [name for name in features if name in categorical]:
             known.setdefault(name, [])
@@ -123,12 +131,17 @@ class Table(DataModule):
         """Columns read besides the features, except to predict."""
         return [self.target_name, *([self.weights] if self.weights else [])]
 
+    @property
+    def predicts_weighted(self) -> bool:  # type: ignore[override]
+        """Whether a table to predict has the weights: they tell how far a target may lie from its prediction."""
+        return self.weights in self.source.schema.names
+
     def setup(self, stage: str | None = None) -> None:
         """Pass over the table first, if something has to be learned from all of it or counted."""
         stage = stage or "fit"
         if stage != "predict":
             self._require_others()
-        dropping = self.columns.missing == "drop"
+        dropping = self.columns.missing == "drop" or self.weighted
         if not self._surveyed:
             if stage == "fit" and (self.weighted or self.columns.missing != "error"):
                 self._survey(learn=True)
@@ -143,7 +156,7 @@ class Table(DataModule):
         self._require_others()
         found = survey(self.source, self.columns, self._others, self.split)
         self.missing_counts = found.missing
-        if self.columns.missing != "error":
+        if self.columns.missing != "error" or self.weighted:
             self.counts = dict(zip(PARTS, found.rows, strict=True))
         if learn:
             self.columns.levels |= found.levels
@@ -156,7 +169,7 @@ class Table(DataModule):
 
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
-        others, ids = ([], self.ids) if part == "predict" else (self._others, [])
+        others, ids = (self._others, []) if part != "predict" else (self._others[1:] * self.predicts_weighted, self.ids)
         names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
         return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
 
@@ -168,9 +181,14 @@ class Table(DataModule):
             values = values[:, self.split.parts(rows.start, rows.stop) == PARTS.index(part)]
         if self.columns.missing == "drop" and not predicting:
             values = values[:, ~values.isnan().any(dim=0)]
+        if self.weighted and not predicting:
+            values = values[:, values[width + 1] != 0]
         count = values.shape[1]
         y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
-        weight = self._weight(values[width + 1 :].mT) if self.weighted and not predicting else None
+        weight = values[-1:].mT if self.weights in others else None
+        if weight is not None:
+            require_weights(f"{self.source.name}: column {self.weights!r}", weight)
+            weight = weight / self.mean_weight
         return Batch(
             values[:width].mT, y, weight, rows=rows, ids=carried_columns(self.source, piece, ids) if ids else None
         )
@@ -181,14 +199,6 @@ class Table(DataModule):
         columns = {name: count for name, count in self.missing_counts.items() if count}
         left_out = self.source.num_rows - sum(self.counts.values())
         return {"columns": columns, "done": self.columns.missing, "rows_left_out": left_out} if columns else {}
-
-    def _weight(self, weight: Tensor) -> Tensor:
-        if (weight < 0).any():
-            raise InputError(
-                f"{self.source.name}: column {self.weights!r} has a negative weight, {float(weight.min()):g}:"
-                " weights are zero or above"
-            )
-        return weight / self.mean_weight
 
     def num_rows(self, part: Part) -> int:
         """Return the number of rows of a part, without those dropped once that is known."""

@@ -145,20 +145,34 @@ class Inference:
         """Schwarz's Bayesian information criterion."""
         return math.log(self.solution.num_rows) * len(self.solution.theta) - 2 * self.log_likelihood
 
-    def prediction_standard_errors(self, X: Tensor) -> Tensor:
+    def joint_distance(self, weight: Tensor, bias: Tensor) -> float:
+        """``|R (θ - θ*)|² / (p s²)`` of any coefficients θ, the F statistic of the hypothesis that they are the truth.
+
+        Args:
+            weight: shape ``(P,)``, for the columns as they are.
+            bias: a scalar; ignored if the solution has none.
+        """
+        theta = torch.cat([bias.reshape(1), weight]) if self.solution.has_bias else weight
+        away = self.solution.factor[:-1, :-1] @ (theta - self.solution.theta)
+        return float(away.square().sum()) / len(theta) / self.residual_variance
+
+    def prediction_standard_errors(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
         """Standard error of a new observation at every row of X.
 
         Args:
             X: features in their own units, shape ``(n, P)``.
+            weight: of each row, shape ``(n, 1)``, in the unit of the training rows' weights, so that the variance of
+                the row's noise is the residual variance divided by it; ones by default.
 
         Returns:
             Shape ``(n,)``; includes both the noise and the uncertainty of the coefficients.
         """
-        X = X.double()
-        leverage = (
-            X @ self.inverse_factor[1:] + self.inverse_factor[0] if self.solution.has_bias else X @ self.inverse_factor
-        )
-        return self.residual_std * (1 + leverage.square().sum(dim=1)).sqrt()
+        R, inverse = self.solution.factor, self.inverse_factor[self.solution.has_bias :, self.solution.has_bias :]
+        X, leverage = X.double(), 0.0
+        if self.solution.has_bias:  # the distance to the means, which are large where columns have few deviations
+            X, leverage = X - R[0, 1:-1] / R[0, 0], 1 / self.solution.num_rows
+        noise = 1.0 if weight is None else 1 / weight[:, 0].double()
+        return self.residual_std * (noise + leverage + (X @ inverse).square().sum(dim=1)).sqrt()
 
     def summary(self) -> dict[str, float]:
         """Return the statistics of the fit as a whole, without those that are not finite."""
@@ -169,7 +183,7 @@ class Inference:
             "dof": self.dof,
             "r2": self.r2,
             "adjusted_r2": self.adjusted_r2,
-            "rank": matrix_rank(self.solution.factor),
+            "rank": matrix_rank(self.solution.factor, self.solution.has_bias),
             "condition_number": condition_number(self.solution.factor),
         }
         if self.residual_sum_of_squares > 0 and self.total_sum_of_squares > 0:

@@ -6,8 +6,14 @@ stacked blocks is the factor of their stacked factors (Golub and Van Loan, Matri
 Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and it is as accurate as
 Householder QR of the whole table (Higham, Accuracy and Stability of Numerical
 Algorithms, theorem 20.3). Factors can be merged in any order, over batches and processes.
+
+A column of mean 1e8 and deviation 1 would lose eight digits to the column of ones. So each block is factored after a
+row near its own has been subtracted, ``[1 X-c y-c]`` (shifted data: Chan, Golub and LeVeque 1983, Algorithms for
+Computing the Sample Variance), and its factor carries this shift along in a last row ``[0 c]`` until all are merged.
+As ``[1 X y] = [1 X-c y-c] T`` with a unit triangular T, the factor of the raw columns differs in its first row alone.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,12 +27,13 @@ class RankDeficientError(ValueError):
     """The columns are linearly dependent, so the optimum is not unique.
 
     Attributes:
-        columns: indices of the columns involved; the column of ones has index -1.
+        dependencies: for each linear dependence the indices of its columns; the column of ones has index -1. Without
+            the first column of each, the others are independent.
     """
 
-    def __init__(self, columns: list[int]) -> None:
-        super().__init__(f"columns {columns} are linearly dependent")
-        self.columns = columns
+    def __init__(self, dependencies: list[list[int]]) -> None:
+        super().__init__(f"columns {' and '.join(map(str, dependencies))} are linearly dependent")
+        self.dependencies = dependencies
 
 
 def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -40,22 +47,51 @@ def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Ten
     Returns:
         Upper triangular, float64, shape ``(P + 2, P + 2)``; rows beyond ``n`` are zero.
     """
+    return unshifted(shifted_factor(X, y, weight))
+
+
+def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the factor of ``[1 X-c y-c]`` and below it ``[0 c]``: `triangular_factor`, shape ``(P + 3, P + 2)``."""
     width = X.shape[1] + 2
     size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
-    factors = []
+    factors, shift = [], workspace.new_zeros(width)
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
         columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
+        if start == 0:
+            shift[1:] = _row_near(columns[1:])
+        columns[1:] -= shift[1:, None]
         if weight is not None:
             columns *= weight[start : start + size].mT.double().sqrt()
         A, tau = columns.mT, columns.new_empty(min(columns.shape))
         torch.geqrf(A, out=(A, tau))  # in place
         factors.append(A[:width].triu())
-    if len(factors) == 1:
-        return _padded(factors[0])
-    return triangularize(torch.cat(factors)) if factors else workspace.new_zeros(width, width)
+    several = torch.cat(factors) if factors else workspace.new_zeros(width, width)
+    return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
+
+
+def _row_near(columns: Tensor) -> Tensor:
+    """Return the first row of ``(k, n)`` columns, rounded so coarsely that subtracting it costs no digit."""
+    low, high = torch.aminmax(columns, dim=1)
+    unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
+    return torch.where(unit > 0, (columns[:, 0] / unit).round() * unit, columns[:, 0])
+
+
+def unshifted(factor: Tensor) -> Tensor:
+    """Return the factor of ``[1 X y]``, ``(P + 2, P + 2)``, from a shifted one."""
+    R = factor[:-1].clone()
+    R[0] += R[0, 0] * factor[-1]
+    return R
+
+
+def merge_shifted(factors: Tensor) -> Tensor:
+    """Return the shifted factor of several tables together: ``(k, P + 3, P + 2)`` to ``(P + 3, P + 2)``."""
+    R, shifts = factors[:, :-1].clone(), factors[:, -1]
+    shift = shifts[R[:, 0, 0].abs().argmax()]  # of the table with most rows
+    R[:, 0] += R[:, 0, :1] * (shifts - shift)
+    return torch.cat([triangularize(R.flatten(end_dim=1)), shift[None]])
 
 
 def triangularize(A: Tensor) -> Tensor:
@@ -70,7 +106,14 @@ def _padded(R: Tensor) -> Tensor:
 
 def merge_factors(factors: Tensor) -> Tensor:
     """Return the factor of several tables together: ``(k, P + 2, P + 2)`` to ``(P + 2, P + 2)``."""
-    return triangularize(factors.flatten(end_dim=1))
+    return unshifted(merge_shifted(torch.stack(list(map(shifted, factors)))))
+
+
+def shifted(R: Tensor) -> Tensor:
+    """Return a factor of ``[1 X y]`` as one that is shifted by the means of the columns."""
+    R, means = R.clone(), R[:1] / torch.where(R[0, 0] == 0, 1.0, R[0, 0])
+    R[0, 1:], means[0, 0] = 0, 0
+    return torch.cat([R, means])
 
 
 class Solution(NamedTuple):
@@ -121,31 +164,32 @@ def solve(
         RankDeficientError: the columns are linearly dependent, without a penalty or ``minimum_norm``.
     """
     count = num_rows(R)
-    factor = R if bias else triangularize(R[:, 1:])
-    augmented = factor
+    factor = augmented = R if bias else triangularize(R[:, 1:])
     if ridge:
         units = torch.ones(R.shape[0] - 2, dtype=R.dtype) if scale is None else scale
         rows = torch.diag(torch.cat([units.new_zeros(int(bias)), ridge**0.5 * units, units.new_zeros(1)]))
         augmented = triangularize(torch.cat([factor, rows]))
-    dependent = dependent_columns(augmented)
+    dependent = dependencies(augmented, bias)
     if dependent and not minimum_norm:
-        raise RankDeficientError([column - int(bias) for column in dependent])
-    R, target = augmented[:-1, :-1], augmented[:-1, -1:]
-    theta = _shortest(R, target, bias) if dependent else torch.linalg.solve_triangular(R, target, upper=True)
-    theta = theta.squeeze(1)
-    weight = theta[1:] if bias else theta
-    return Solution(weight, theta[0] if bias else theta.new_zeros(()), factor, count, bias, ridge)
+        raise RankDeficientError(dependent)
+    columns, target = weight_columns(augmented, bias), augmented[int(bias) : -1, -1:]
+    find = _shortest if dependent else partial(torch.linalg.solve_triangular, upper=True)
+    weight = find(columns, target).squeeze(1)
+    intercept = weight.new_zeros(())
+    if bias:  # mean of y minus that of X w
+        intercept = (augmented[0, -1] - augmented[0, 1:-1] @ weight) / augmented[0, 0]
+    return Solution(weight, intercept, factor, count, bias, ridge)
 
 
-def _shortest(R: Tensor, target: Tensor, bias: bool) -> Tensor:
-    """Return the least-squares solution of ``R θ = target`` with the shortest weight vector, shape ``(p, 1)``."""
+def _shortest(R: Tensor, target: Tensor) -> Tensor:
+    """Return the least-squares solution of ``R w = target`` with the shortest weight vector, shape ``(P, 1)``."""
     norms = _column_norms(R)
     U, singular, V = torch.linalg.svd(R / norms)
     kept = _kept(singular)
-    theta: Tensor = V[kept].mT @ (U[:, kept].mT @ target / singular[kept, None]) / norms[:, None]
+    weight: Tensor = V[kept].mT @ (U[:, kept].mT @ target / singular[kept, None]) / norms[:, None]
     free = (V[~kept] / norms).mT  # directions in which predictions do not change
-    theta -= free @ torch.linalg.lstsq(free[int(bias) :], theta[int(bias) :]).solution
-    return theta
+    weight -= free @ torch.linalg.lstsq(free, weight).solution
+    return weight
 
 
 def unique_solution(R: Tensor, bias: bool) -> Solution | None:
@@ -169,18 +213,54 @@ def _kept(singular: Tensor) -> Tensor:
     return singular > RANK_TOLERANCE * len(singular) * singular.max()
 
 
-def dependent_columns(factor: Tensor) -> list[int]:
-    """Return the indices of the columns that are linearly dependent; empty at full rank."""
-    columns = factor[:-1, :-1]
-    _, singular, V = torch.linalg.svd(columns / _column_norms(columns))
-    null = V[~_kept(singular)]
-    return torch.nonzero((null.abs() > 1e-6).any(dim=0)).flatten().tolist()
+def weight_columns(factor: Tensor, has_bias: bool) -> Tensor:
+    """Return the factor of the columns of X, ``(P, P)``; with a bias that of their deviations from the mean.
+
+    In those, a column that varies only by the rounding of its mean is zero.
+    """
+    columns = factor[int(has_bias) : -1, int(has_bias) : -1]
+    if not has_bias:
+        return columns
+    varies = columns.norm(dim=0) > torch.finfo(factor.dtype).eps * factor[0, 1:-1].abs()
+    deviations: Tensor = columns * varies
+    return deviations
 
 
-def matrix_rank(factor: Tensor) -> int:
+def dependencies(factor: Tensor, has_bias: bool) -> list[list[int]]:
+    """Find the linear dependences among the columns of X, and of ones if there is a bias.
+
+    Returns:
+        Those of `RankDeficientError`; empty at full rank.
+    """
+    columns = weight_columns(factor, has_bias)
+    norms = _column_norms(columns)
+    _, singular, V = torch.linalg.svd(columns / norms)
+    null = V[~_kept(singular)]  # directions in which predictions do not change; each gets a column of its own below
+    found = []
+    for step in range(len(null)):
+        candidates = (null[step:].abs() > 1e-3).any(dim=0).nonzero()
+        own = int(candidates[-1])  # the last column that can be left out
+        pivot = step + int(null[step:, own].abs().argmax())
+        null[[step, pivot]] = null[[pivot, step]]
+        null[step] /= null[step, own].clone()
+        others = torch.arange(len(null)) != step
+        null[others] -= null[others][:, own : own + 1] * null[step]
+        found.append(own)
+    result = []
+    for own, direction in zip(found, null, strict=True):
+        involved = (direction.abs() > 1e-6).nonzero().flatten().tolist()
+        result.append([own, *(column for column in involved if column != own)])
+        if has_bias:
+            means = direction / norms * factor[0, 1:-1]
+            if means.sum().abs() > 1e-6 * means.abs().sum():
+                result[-1].append(-1)
+    return result
+
+
+def matrix_rank(factor: Tensor, has_bias: bool = True) -> int:
     """Return the rank of the coefficient columns, each scaled to length 1."""
-    columns = factor[:-1, :-1]
-    return int(_kept(torch.linalg.svdvals(columns / _column_norms(columns))).sum())
+    columns = weight_columns(factor, has_bias)
+    return int(has_bias) + int(_kept(torch.linalg.svdvals(columns / _column_norms(columns))).sum())
 
 
 def condition_number(factor: Tensor) -> float:

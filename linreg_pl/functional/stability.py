@@ -6,23 +6,78 @@ of |δ|² shrinks in every direction if ``lr < 2 / λmax(E[A]⁻¹ E[A²])``. Fo
 whole table, this is 2 / λmax of the curvature; the bound is smaller for smaller and more unequal
 mini-batches (Défossez and Bach 2015, Averaged Least-Mean-Squares: Bias-Variance Trade-offs and
 Optimal Sampling Distributions, section 2).
+
+Both means follow from sums over single rows: with ``a = z zᵀ`` of a row, ``a² = |z|² z zᵀ``, and of two different rows
+of n, ``E[a a'] = (n E[a]² - E[a²]) / (n - 1)``.
 """
 
 import torch
 from torch import Tensor
 
+ROWS_AT_ONCE = 2**13
 
-def largest_stable_lr(A: Tensor) -> tuple[float, Tensor]:
+
+class CurvatureMoments:
+    """Sums over rows from which the mean and the mean square of the curvature of mini-batches follow.
+
+    Args:
+        num_features: columns of X.
+
+    Attributes:
+        num_rows: number of rows.
+        sums: of ``v z zᵀ``, ``v² z zᵀ`` and ``v² |x|² z zᵀ``, where ``z = (x, 1)`` and v is a row's weight; float64,
+            shape ``(3, P + 1, P + 1)``.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.num_rows = 0
+        self.sums = torch.zeros(3, num_features + 1, num_features + 1, dtype=torch.float64)
+
+    def add(self, X: Tensor, weight: Tensor | None = None) -> None:
+        """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones."""
+        self.num_rows += len(X)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = X[start : start + ROWS_AT_ONCE].double()
+            Z = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+            V = Z if weight is None else Z * weight[start : start + ROWS_AT_ONCE]
+            self.sums[0].addmm_(V.mT, Z)
+            if weight is not None:
+                self.sums[1].addmm_(V.mT, V)
+            self.sums[2].addmm_((V * rows.square().sum(dim=1, keepdim=True)).mT, V)
+
+    def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:
+        """Return ``E[A]`` and ``E[A²]`` of the half squared error over mini-batches drawn without replacement.
+
+        Args:
+            batch_size: rows in a mini-batch; of fewer rows all are one.
+            has_bias: whether there is an intercept.
+
+        Returns:
+            Each of shape ``(d, d)``, where d is P, or P + 1 with the intercept as the last.
+        """
+        n, size = self.num_rows, min(batch_size, self.num_rows)
+        mean, squared_weights, quartic = self.sums / n
+        if not squared_weights.any():  # all rows weigh 1
+            squared_weights = mean
+        if has_bias:  # |z|² = |x|² + 1
+            square = quartic + squared_weights
+        else:
+            mean, square = mean[:-1, :-1], quartic[:-1, :-1]
+        of_pairs = (n * mean @ mean - square) / max(n - 1, 1)
+        return mean, square / size + (1 - 1 / size) * of_pairs
+
+
+def largest_stable_lr(mean: Tensor, square: Tensor) -> tuple[float, Tensor]:
     """Return the largest lr at which the mean squared distance to the optimum does not grow.
 
     Args:
-        A: curvatures of a sample of mini-batches, shape ``(k, d, d)``, float64.
+        mean: mean of the curvatures A of the mini-batches, shape ``(d, d)``, float64.
+        square: mean of A², of the same shape.
 
     Returns:
         The learning rate for the half squared error, infinite if there is no curvature; and the
         direction that diverges first, as shares of the coefficients that sum to 1, shape ``(d,)``.
     """
-    mean, square = A.mean(dim=0), (A @ A).mean(dim=0)
     values, vectors = torch.linalg.eigh(mean)
     seen = values > values[-1].clamp(min=0) * 1e-12  # directions in which the mini-batches have curvature
     if not seen.any():

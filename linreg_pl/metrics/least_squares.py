@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import merge_factors, triangular_factor
+from linreg_pl.functional.least_squares import merge_shifted, shifted, shifted_factor, unshifted
 from linreg_pl.metrics.merged import MergedMetric
 
 
@@ -12,6 +12,8 @@ class TriangularFactor(MergedMetric):
 
     Args:
         num_features: columns of X.
+        shifted: keep the shift of the rows in what ``compute`` returns, as `shifted_factor` does, so that it can be
+            merged with others later without a loss of digits.
 
     Example:
         >>> metric = TriangularFactor(num_features=1)
@@ -22,14 +24,16 @@ class TriangularFactor(MergedMetric):
         (2.0, 1.0)
     """
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__(torch.zeros(num_features + 2, num_features + 2, dtype=torch.float64), merge_factors)
+    def __init__(self, num_features: int, shifted: bool = False) -> None:
+        super().__init__(torch.zeros(num_features + 3, num_features + 2, dtype=torch.float64), merge_shifted)
+        self.shifted = shifted
 
     def update(self, X: Tensor, y: Tensor | None = None) -> None:
-        """Add features ``(n, P)`` and targets ``(n, 1)``, or only a factor that was computed from them."""
-        if len(X):
-            self.absorb(X if y is None else triangular_factor(X, y))
+        """Add features ``(n, P)`` and targets ``(n, 1)``, or only a factor, shifted or not, computed from them."""
+        if y is not None:
+            X = shifted_factor(X, y)
+        self.absorb(shifted(X) if X.shape[0] == X.shape[1] else X)
 
     def compute(self) -> Tensor:
-        """Return the factor, float64, shape ``(P + 2, P + 2)``."""
-        return self.summary
+        """Return the factor, float64, shape ``(P + 2, P + 2)``, or ``(P + 3, P + 2)`` if shifted."""
+        return self.summary if self.shifted else unshifted(self.summary)

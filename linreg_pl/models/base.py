@@ -83,17 +83,18 @@ class LinearModel(L.LightningModule, ABC):
 
     @property
     def hparams_initial(self) -> AttributeDict:
-        """What loggers are told: the arguments, and the names of the model and of the optimizer."""
-        names = {"model": type(self).__name__.lower()}
-        if self.lr is not None and self._trainer is not None and self.trainer.optimizers:
-            names["optimizer"] = type(self.trainer.optimizers[0]).__name__
-        return AttributeDict(super().hparams_initial | names)
+        """What loggers are told: the arguments, and the name of the model."""
+        return AttributeDict(super().hparams_initial | {"model": type(self).__name__.lower()})
 
     # The model.
 
     def forward(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from raw features ``(n, P)``."""
-        y_hat: Tensor = self.net(self.scaler(X).to(self.parameter_vectors()[0].dtype))
+        return self.predict_scaled(self.scaler(X).to(self.parameter_vectors()[0].dtype))
+
+    def predict_scaled(self, X: Tensor) -> Tensor:
+        """Predict ``(n, 1)`` from columns as ``net`` takes them."""
+        y_hat: Tensor = self.net(X)
         return y_hat
 
     @abstractmethod
@@ -198,7 +199,7 @@ class LinearModel(L.LightningModule, ABC):
     def score(self, part: str, batch: Any) -> None:
         """Add a batch to the scores of a part."""
         X, y, *weight = self.scaled(batch)
-        y_hat = self.net(X)
+        y_hat = self.predict_scaled(X)
         self.scores[part].update(y_hat, y, self.loss_sum(y_hat, y, *weight), *weight)  # type: ignore[operator]
 
     def compute_and_reset(self, part: str) -> dict[str, float]:
@@ -218,8 +219,7 @@ class LinearModel(L.LightningModule, ABC):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         """Predict raw rows, ``(n, 1)``, in float64."""
-        X = batch if isinstance(batch, Tensor) else batch[0]
-        scaling = getattr(batch, "scaling", None)
+        X, scaling = batch if isinstance(batch, Tensor) else batch[0], getattr(batch, "scaling", None)
         X = X.double() if scaling is None else scaling.invert(X)
         weight, bias = self.coefficients()
         return linreg(X, weight.reshape(-1, 1).to(X.device), bias.to(X.device))
@@ -253,8 +253,7 @@ class LinearModel(L.LightningModule, ABC):
         if states and "mean" in states[0] and not self.wants_raw:
             self.scaler.set(Scaling(*(torch.tensor(states[0][key], dtype=torch.float64) for key in ("mean", "scale"))))
         checkpoint["state_dict"].setdefault("scaler._extra_state", self.scaler.get_extra_state())
-        data = None if self._trainer is None else data_of(self.trainer)
-        if data is not None:
+        if self._trainer is not None and (data := data_of(self.trainer)) is not None:
             data.set_factor(checkpoint.get("factor"))
 
 

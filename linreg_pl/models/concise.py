@@ -4,6 +4,7 @@ Notebook 2: the cells with ``nn.Linear`` and its initialisation, ``nn.MSELoss``,
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ class Concise(SGDModel):
 
     Args:
         num_features: columns of X.
-        lr: step size, of whichever optimizer.
+        lr: step size, of whichever optimizer; "auto" for a quarter of the largest stable one of plain SGD.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: passed to the optimizer for the weights, not for the bias (d2l section 3.7).
@@ -32,12 +33,13 @@ class Concise(SGDModel):
             times as long.
         optimizer: any torch optimizer, e.g. ``--model.optimizer Adam``; its ``lr`` is ``lr`` above.
         lr_scheduler: any torch scheduler, stepped once an epoch.
+        average: whether the coefficients are the average over the steps instead of the last ones.
     """
 
     def __init__(
         self,
         num_features: int,
-        lr: float = 0.03,
+        lr: float | Literal["auto"] = 0.03,
         bias: bool = True,
         init_std: float = 0.01,
         weight_decay: float = 0.0,
@@ -45,8 +47,9 @@ class Concise(SGDModel):
         reduction: Literal["mean", "sum"] = "mean",
         optimizer: Callable[[Iterable[Any], float], Optimizer] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        average: bool = False,
     ) -> None:
-        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        super().__init__(num_features, lr, bias, init_std, weight_decay, average)
         self.net = nn.Sequential(nn.Linear(num_features, 1, bias=bias))
         self.linear.weight.data.copy_(self.initial_weight(num_features, init_std))
         if bias:
@@ -81,6 +84,9 @@ class Concise(SGDModel):
             params = [{"params": [self.linear.weight], "weight_decay": self.weight_decay}]
             params += [{"params": [self.linear.bias]}] if self.linear.bias is not None else []
         optimizer = (self.optimizer or torch.optim.SGD)(params, self.lr)
+        if self.average is not None:
+            average = partial(self.average.add, *self.net.parameters())
+            optimizer.register_step_post_hook(lambda *_: average())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)

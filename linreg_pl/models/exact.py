@@ -11,8 +11,9 @@ from linreg_pl.functional.least_squares import (
     RankDeficientError,
     column_std,
     num_rows,
+    shifted_factor,
     solve,
-    triangular_factor,
+    unshifted,
 )
 from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
@@ -52,7 +53,7 @@ class Exact(LinearModel):
         super().__init__(num_features)
         require_not_negative("--model.ridge", ridge)
         self.ridge = ridge
-        self.triangular_factor = TriangularFactor(num_features)
+        self.triangular_factor = TriangularFactor(num_features, shifted=True)
         self.w = nn.Parameter(torch.zeros(num_features, 1, dtype=torch.float64))
         self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64)) if bias else 0.0
         self._solved = False
@@ -86,7 +87,7 @@ class Exact(LinearModel):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Add the factor of some rows, or the rows themselves; after the last ones, solve."""
-        factor = batch if isinstance(batch, Tensor) else triangular_factor(*self.scaled(batch))
+        factor = batch if isinstance(batch, Tensor) else shifted_factor(*self.scaled(batch))
         self.triangular_factor.update(factor)
         if self.trainer.is_last_batch:
             self._solve(self.triangular_factor.compute().cpu())
@@ -94,10 +95,10 @@ class Exact(LinearModel):
 
     @torch.no_grad()
     def _solve(self, factor: Tensor) -> None:
-        data = data_of(self.trainer)
+        data, count, wanted = data_of(self.trainer), num_rows(factor), len(self.w) + self.has_bias
         if data is not None:
             data.set_factor(factor)
-        count, wanted = num_rows(factor), len(self.w) + self.has_bias
+        factor = unshifted(factor)
         if count < wanted and not (self.ridge or self.minimum_norm):
             raise InputError(
                 f"{count} training rows cannot determine {wanted} coefficients: use more rows, fewer columns in"
@@ -107,22 +108,27 @@ class Exact(LinearModel):
             scale = column_std(factor) if data is not None and data.standardize else None
             solution = solve(factor, self.has_bias, self.ridge, scale, self.minimum_norm)
         except RankDeficientError as error:
-            raise InputError(self._dependence(error.columns)) from error
+            raise InputError(self._dependence(error.dependencies)) from error
         self.w.copy_(solution.weight.reshape(-1, 1))
         if isinstance(self.b, Tensor):
             self.b.copy_(solution.bias)
         self._solved = True
 
-    def _dependence(self, columns: list[int]) -> str:
+    def _dependence(self, dependencies: list[list[int]]) -> str:
         """Say which columns depend on each other, and what to do."""
-        names = [self.feature_names[index] for index in columns if index >= 0]
+        names = [*self.feature_names, "the bias"]
+        said = []
+        for own, *others in dependencies:
+            if others in ([], [-1]):
+                said.append(f"column {names[own]!r} has one value only")
+            else:
+                listed = ", ".join(names[column] if column < 0 else repr(names[column]) for column in others)
+                said.append(f"column {names[own]!r} follows linearly from {listed}")
+        out = ", ".join(repr(names[own]) for own, *_ in dependencies)
         mend = "" if self.ridge else ", or set --model.ridge above 0"
-        if len(names) == 1:
-            return f"column {names[0]!r} has one value only: leave it out of --data.features{mend}"
-        listed = ", ".join(map(repr, names)) + (" and the bias" if -1 in columns else "")
         return (
-            f"the columns {listed} depend on each other linearly, so the coefficients are not unique:"
-            f" leave one out of --data.features{mend}"
+            f"the coefficients are not unique: {'; '.join(said)}. Leave {out} out of --data.features"
+            f" (or of --data.categorical){mend}"
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The trajectory of `Scratch` without its overhead: many SGD steps in one training step."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,11 @@ class Fused(HandWrittenSGD):
 
     Args:
         num_features: columns of X.
-        lr: step size.
+        lr: step size; "auto" for a quarter of the largest stable one on the training rows.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: adds ``weight_decay * |w|² / 2`` to the mean loss (d2l section 3.7).
+        average: whether the coefficients are the average over the steps instead of the last ones.
     """
 
     refused_flags = BY_HAND | {
@@ -41,12 +42,13 @@ class Fused(HandWrittenSGD):
     def __init__(
         self,
         num_features: int,
-        lr: float = 0.03,
+        lr: float | Literal["auto"] = 0.03,
         bias: bool = True,
         init_std: float = 0.01,
         weight_decay: float = 0.0,
+        average: bool = False,
     ) -> None:
-        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        super().__init__(num_features, lr, bias, init_std, weight_decay, average)
         self._has_bias = bias
         self._moved: tuple[Rows, tuple[Tensor, Tensor, Tensor | None]] | None = None
         self.theta = nn.Parameter(torch.zeros(num_features + 1))  # weights, then bias, as the steps want them
@@ -84,6 +86,7 @@ class Fused(HandWrittenSGD):
             torch.distributed.all_reduce if several else None,
             way="scan" if several and chunk is not batch else None,  # processes know their own rows only
             weight=weight,
+            average=self.average,
         )
         self.optimizers().step()  # type: ignore[union-attr]  # the Trainer counts this as one step
         count_steps(self.trainer, len(counts) - 1)

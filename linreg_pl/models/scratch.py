@@ -3,7 +3,7 @@
 Notebook 1: the cells that draw ``w`` and ``b``, set ``net = linreg``, and train, step by step.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +21,23 @@ class Scratch(HandWrittenSGD):
 
     Args:
         num_features: columns of X.
-        lr: step size.
+        lr: step size; "auto" for a quarter of the largest stable one on the training rows.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: adds ``weight_decay * |w|² / 2`` to the mean loss (d2l section 3.7).
+        average: whether the coefficients are the average over the steps instead of the last ones.
     """
 
     def __init__(
         self,
         num_features: int,
-        lr: float = 0.03,
+        lr: float | Literal["auto"] = 0.03,
         bias: bool = True,
         init_std: float = 0.01,
         weight_decay: float = 0.0,
+        average: bool = False,
     ) -> None:
-        super().__init__(num_features, lr, bias, init_std, weight_decay)
+        super().__init__(num_features, lr, bias, init_std, weight_decay, average)
         self.w = nn.Parameter(self.initial_weight(num_features, init_std).reshape(-1, 1))
         self.b = nn.Parameter(torch.zeros(1)) if bias else 0.0
         self.params = [self.w, self.b] if isinstance(self.b, nn.Parameter) else [self.w]
@@ -55,6 +57,8 @@ class Scratch(HandWrittenSGD):
             param.grad = None
         self.manual_backward(loss)
         self.optimizers().step(batch_size=batch_size)  # type: ignore[union-attr]
+        if self.average is not None:
+            self.average.add(*self.params)
         return loss.detach() / batch_size
 
     def configure_optimizers(self) -> SGD:

@@ -1,13 +1,18 @@
 """What the models that are fitted by stochastic gradient descent share."""
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.parsing import AttributeDict
 from torch import Tensor
 
+from linreg_pl.callbacks.stability import largest_lr
+from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError, require_not_negative, require_positive
-from linreg_pl.functional.regression import squared_loss
+from linreg_pl.functional.regression import linreg, squared_loss
+from linreg_pl.models.average import Average
 from linreg_pl.models.base import BY_HAND, LinearModel, as_float64
 
 
@@ -16,22 +21,37 @@ class SGDModel(LinearModel):
 
     Args:
         num_features: columns of X.
-        lr: step size.
+        lr: step size; "auto" for a quarter of the largest stable one on the training rows.
         bias: whether there is an intercept.
         init_std: the weights start from N(0, init_std²), the bias from 0.
         weight_decay: strength of the L2 penalty on the weights.
+        average: whether the coefficients are the average over the steps, which comes closer to the optimum.
+
+    Attributes:
+        average: the average over the steps; None if the coefficients are those after the last step.
+        largest_lr: the largest stable step size, if lr was "auto".
     """
 
     lr: float
     is_plain_sgd = True
 
-    def __init__(self, num_features: int, lr: float, bias: bool, init_std: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        lr: float | Literal["auto"],
+        bias: bool,
+        init_std: float,
+        weight_decay: float,
+        average: bool,
+    ) -> None:
         super().__init__(num_features)
-        require_positive("--model.lr", lr)
+        require_positive("--model.lr", 1.0 if lr == "auto" else lr)
         require_not_negative("--model.init_std", init_std)
         require_not_negative("--model.weight_decay", weight_decay)
-        self.lr = lr
+        self.lr = math.nan if lr == "auto" else lr  # until the rows are known
+        self.largest_lr: float | None = None
         self.weight_decay = weight_decay
+        self.average = Average(num_features) if average else None
         self._loaded_gradients: dict[str, list[float]] = {}
 
     @staticmethod
@@ -48,6 +68,48 @@ class SGDModel(LinearModel):
         if not weight.isfinite().all():
             raise InputError(f"--model.init_std {init_std:g}: makes weights that are too large for float32")
         return weight
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """What loggers are told: also the step size as it is, and the name of the optimizer."""
+        names: dict[str, Any] = {"lr": self.lr}
+        if self._trainer is not None and self.trainer.optimizers:
+            names["optimizer"] = type(self.trainer.optimizers[0]).__name__
+        return AttributeDict(super().hparams_initial | names)
+
+    def setup(self, stage: str) -> None:
+        """Ask the data for rows, and find the step size if it is to be found.
+
+        Raises:
+            InputError: it is to be found, but the data are not of this project, or the steps are not plain SGD.
+        """
+        super().setup(stage)
+        if stage == "fit" and math.isnan(self.lr):
+            data = data_of(self.trainer)
+            if data is None or not self.is_plain_sgd or self.squared_error_scale is None:
+                what = "another optimizer, scheduler or loss" if data is not None else "a loader of your own"
+                raise InputError(f"--model.lr auto: cannot be found for {what}; give a number")
+            self.choose_lr(data)
+
+    def choose_lr(self, data: DataModule) -> None:
+        """Set ``lr`` to a quarter of the largest stable one; to 1 if there is no largest."""
+        self.largest_lr = largest_lr(data, self)[0]
+        self.lr = self.largest_lr / 4 if math.isfinite(self.largest_lr) else 1.0
+        self.hparams["lr"] = self.lr
+
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias for raw columns; the average over the steps, if that is wanted."""
+        if self.average is None or not self.average.steps:
+            return super().coefficients()
+        theta = self.average.theta.cpu()
+        return self.scaler.scaling.unscale_coefficients(theta[:-1], theta[-1])
+
+    def predict_scaled(self, X: Tensor) -> Tensor:
+        """Predict from columns as ``net`` takes them, but by the average over the steps, if that is wanted."""
+        if self.average is None or not self.average.steps:
+            return super().predict_scaled(X)
+        theta = self.average.theta.to(X)
+        return linreg(X, theta[:-1, None], theta[-1])
 
     @property
     def biased_objective(self) -> bool:

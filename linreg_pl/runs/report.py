@@ -57,11 +57,12 @@ def read(folder: Path) -> Report:
 
 def format_report(report: Report, folder: Path | None) -> str:
     """Format a report for the console, with what to type next if it was written to a folder."""
-    remaining = _remaining_distance(report)
     parts = [
+        report.get("failure", ""),
+        _size(report),
         _missing_values(report),
         table(_coefficients(report)),
-        styled(remaining, YELLOW if remaining.endswith("optimum") else GREEN),
+        styled(_arrival(report), GREEN if (report.get("joint_distance") or 0) <= 1 else YELLOW),
         format_scores(report),
         _optimum(report),
         report.get("note", ""),
@@ -75,7 +76,7 @@ def format_report(report: Report, folder: Path | None) -> str:
 def format_markdown(report: Report) -> str:
     """Format a report for TensorBoard's Text tab."""
     first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
-    between = [_remaining_distance(report), _optimum(report), report.get("note", "")]
+    between = [_arrival(report), _optimum(report), report.get("note", "")]
     return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
 
 
@@ -111,6 +112,14 @@ def _is_sgd(report: Report) -> bool:
     return "lr" in report
 
 
+def _size(report: Report) -> str:
+    """Say how many rows and columns there were."""
+    if "num_train" not in report:
+        return ""
+    plural = "" if report["num_features"] == 1 else "s"
+    return f"{report['num_train']:,} training rows, {report['num_features']:,} column{plural}"
+
+
 def _missing_values(report: Report) -> str:
     """Say which values were missing and what was done about them."""
     if "missing" not in report:
@@ -139,21 +148,16 @@ def _number(row: dict[str, Any], key: str, number_format: str = ".6g") -> str:
     return "nan" if row[key] is None else format(row[key], number_format)
 
 
-def _remaining_distance(report: Report) -> str:
-    """Compare how far SGD still is from the optimum with the standard errors."""
-    rows = [row for row in report["coefficients"] if row.get("standard_error") and row.get("distance") is not None]
-    errors = {row["name"]: abs(row["distance"]) / row["standard_error"] for row in rows}
-    if not _is_sgd(report) or not errors or not math.isfinite(sum(errors.values())):
+def _arrival(report: Report) -> str:
+    """Say how far SGD still is from the optimum, and why."""
+    distance = report.get("joint_distance", math.nan)
+    if distance is None or not math.isfinite(distance):
         return ""
-    worst, size = max(errors.items(), key=lambda item: item[1])
-    if size < 0.5:
-        meaning = "little beside what the data leave open anyway"
-    elif size < 1:
-        meaning = "less than what the data leave open anyway"
-    else:
-        meaning = "train longer, or with a smaller lr, to come closer to the optimum"
-    shown = f"{size:.2g}" if size < 10 else f"{size:.0f}"
-    return f"SGD error is {shown} standard errors (of {printable(worst)}, the largest): {meaning}"
+    shown = f"{distance:.2g}" if distance < 10 else f"{distance:,.0f}"
+    if distance <= 1:
+        return f"SGD has come as near to the optimum as the data can tell (joint distance {shown}, at most 1)"
+    reason = report.get("reason", "train longer, or with a smaller lr")
+    return f"SGD is not at the optimum (joint distance {shown}, should be at most 1): {reason}"
 
 
 def _optimum(report: Report) -> str:
@@ -161,12 +165,14 @@ def _optimum(report: Report) -> str:
     if "optimum" not in report:
         return ""
     best = report["optimum"]
+    about_zero = "" if report["coefficients"][-1]["name"] == "bias" else " about zero, as there is no bias,"
     text = (
         f"noise floor {report['noise_floor']:.6g} (residual std {best['residual_std']:.6g},"
         f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
     )
     if "f" in best and not _is_sgd(report):
-        text += f"\nadjusted r2 {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
+        text += f"\nr2{about_zero} {best['r2']:.6g}, adjusted" if about_zero else "\nadjusted r2"
+        text += f" {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
         text += f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
     return text
 

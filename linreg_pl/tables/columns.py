@@ -67,11 +67,12 @@ class Columns:
         kinds = [piece.batch.schema.field(name).type for name in (*self.features, *others) if name not in self.levels]
         dtype = np.float32 if all(map(_is_single, kinds)) else np.float64
         result = np.empty((len(self.names) + len(others), piece.batch.num_rows), dtype=dtype)
+        unknown: dict[str, NDArray[np.bool_]] = {}
         row = 0
         for name in self.features:
             if name in self.levels:
                 width = len(self.levels[name]) - 1
-                self._one_hot(result[row : row + width], source, piece, name)
+                unknown[name] = self._one_hot(result[row : row + width], source, piece, name)
             else:
                 width = 1
                 result[row] = self._numbers(source, piece, name, self.means.get(name))
@@ -79,6 +80,10 @@ class Columns:
         for name in others:
             result[row] = self._numbers(source, piece, name, None)
             row += 1
+        if self.unknown == "error":
+            for name, rows in unknown.items():
+                if rows.any() and (kept := rows & ~np.isnan(result).any(axis=0)).any():
+                    self._refuse_unknown(source, piece, name, int(kept.argmax()))
         return result
 
     def _numbers(self, source: Source, piece: Piece, name: str, mean: float | None) -> NDArray[np.floating]:
@@ -102,7 +107,17 @@ class Columns:
         )
         raise _fault(source, piece, name, row, f"the value is missing; {mend}")
 
-    def _one_hot(self, result: NDArray[np.floating], source: Source, piece: Piece, name: str) -> None:
+    def _refuse_unknown(self, source: Source, piece: Piece, name: str, row: int) -> None:
+        known = ", ".join(map(repr, self.levels[name][:10]))
+        what = (
+            f"{as_text(piece.batch.column(name))[row].as_py()!r} is not among the levels of the training rows"
+            f" ({known});"
+            " --data.unknown ignore treats it as the first of them"
+        )
+        raise _fault(source, piece, name, row, what)
+
+    def _one_hot(self, result: NDArray[np.floating], source: Source, piece: Piece, name: str) -> NDArray[np.bool_]:
+        """Write ones and zeros, and NaN for missing values; return which values are no levels."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -112,20 +127,11 @@ class Columns:
         absent = is_missing(piece.batch.column(name))
         if absent.any() and self.missing != "drop":
             self._refuse_missing(source, piece, name, int(absent.argmax()))
-        if self.unknown == "error" and (unknown := (codes < 0) & ~absent).any():
-            row = int(unknown.argmax())
-            known = ", ".join(map(repr, self.levels[name][:10]))
-            raise _fault(
-                source,
-                piece,
-                name,
-                row,
-                f"{texts[row].as_py()!r} is not among the levels of the training rows ({known});"
-                " --data.unknown ignore treats it as the first of them",
-            )
         for code, target in enumerate(result, start=1):
             target[:] = codes == code
         result[:, absent] = np.nan
+        unknown: NDArray[np.bool_] = (codes < 0) & ~absent
+        return unknown
 
 
 def _fault(source: Source, piece: Piece, name: str, row: int, what: str) -> InputError:
@@ -147,7 +153,13 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     if types.is_floating(kind):
         return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     if _is_text(kind):
-        return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(column.to_pylist())])
+        texts = column.to_pylist()
+        try:
+            return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(texts)])
+        except InputError as error:
+            if _mostly_numbers(texts):
+                raise
+            raise InputError(f"{error}; a feature that holds names can be --data.categorical") from error
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if is_time(kind):
@@ -223,14 +235,13 @@ def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
 
 
 def numeric_names(source: Source) -> list[str]:
-    """Return the names of the numeric columns; a column of text is one if any of its first 1000 values is a number."""
+    """Return the names of the numeric columns; a column of text is one if half of its first 1000 values are numbers."""
     texts = [column.name for column in source.schema if _is_text(column.type)]
     found = {column.name for column in source.schema if is_numeric(column.type)}
     if texts:
         first = next(source.pieces(texts)).batch
         for name in texts:
-            sample = first.column(name).slice(0, 1000).drop_null().to_pylist()
-            if any(map(_is_number, sample)):
+            if _mostly_numbers(first.column(name).slice(0, 1000).to_pylist()):
                 found.add(name)
     return [name for name in source.schema.names if name in found]
 
@@ -272,6 +283,11 @@ def _is_single(kind: "pa.DataType") -> bool:
     from pyarrow import types
 
     return bool(types.is_float32(kind) or types.is_float16(kind))
+
+
+def _mostly_numbers(texts: Sequence[str | None]) -> bool:
+    present = [text for text in texts if text is not None and text.strip().lower() not in ("", "nan")]
+    return bool(present) and 2 * sum(map(_is_number, present)) >= len(present)
 
 
 def _is_number(text: str) -> bool:

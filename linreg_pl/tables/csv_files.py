@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -23,8 +24,12 @@ class ArrowCopy(NamedTuple):
     file: IO[bytes]
 
 
-def load_csv(path: Path) -> "pa.Table | ArrowCopy":
+def load_csv(path: Path, categorical: Sequence[str] = ()) -> "pa.Table | ArrowCopy":
     """Read a small CSV file into memory; convert a large one, as it is read several times, and faster as Arrow.
+
+    Args:
+        path: the file.
+        categorical: columns that stay text if one of their numbers begins with a needless zero, as codes do.
 
     Raises:
         InputError: no rows, rows of unequal length, an open quotation mark, or no room for the copy.
@@ -36,7 +41,7 @@ def load_csv(path: Path) -> "pa.Table | ArrowCopy":
         if b"\0" in file.read(2**12):
             raise InputError(f"{path}: is not UTF-8 text: it contains zero bytes")
     try:
-        types: dict[str, pa.DataType] = {}
+        types: dict[str, pa.DataType] = dict.fromkeys(_codes(path, categorical), pa.string())
         while True:  # until every column has a type that fits all its values
             options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
             try:
@@ -57,6 +62,27 @@ def load_csv(path: Path) -> "pa.Table | ArrowCopy":
         if "straddl" in str(error):
             raise InputError(f"{path}: a row is longer than 1 MiB: is a quotation mark left open?") from error
         raise
+
+
+def _codes(path: Path, names: Sequence[str]) -> set[str]:
+    """Return those columns in which a number begins with a needless zero."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    if not names:
+        return set()
+    names = [name for name in csv.open_csv(path).schema.names if name in names]
+    options = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
+    with csv.open_csv(path, convert_options=options) as reader:
+        batches = (batch for batch in reader) if names else ()
+        found = [
+            name
+            for batch in batches
+            for name in names
+            if pc.any(pc.match_substring_regex(batch.column(name), r"^\s*[+-]?0[0-9]+\s*$")).as_py()
+        ]
+    return set(found)
 
 
 def _convert(path: Path, options: "csv.ConvertOptions") -> ArrowCopy:

@@ -209,12 +209,13 @@ class Files(Source):
         return f"{source.name}, {source.where(row)}"
 
 
-def open_table(path: str | Path, flag: str = "--data.path") -> Source:
+def open_table(path: str | Path, flag: str = "--data.path", categorical: Sequence[str] = ()) -> Source:
     """Open a CSV, Parquet or Feather file, or all such files in a folder or matching a pattern.
 
     Args:
         path: a file, whose suffix tells the format; a folder; or a pattern like ``houses/*.parquet``.
         flag: the flag that gave the path, for messages.
+        categorical: columns in which ``01234`` of a CSV file is a text, not the number 1234.
 
     Raises:
         InputError: no such file, an unknown format, content of another format,
@@ -233,14 +234,14 @@ def open_table(path: str | Path, flag: str = "--data.path") -> Source:
         paths, nothing = [Path(path)], ""
     if not paths:
         raise InputError(f"{text}: {nothing} ({flag})")
-    sources = [_open(file, flag) for file in paths]
+    sources = [_open(file, flag, categorical) for file in paths]
     source = sources[0] if len(sources) == 1 else Files(text, sources)
     if source.num_rows == 0:
         raise InputError(f"{text}: has no rows")
     return source
 
 
-def _open(path: Path, flag: str) -> Source:
+def _open(path: Path, flag: str, categorical: Sequence[str]) -> Source:
     import pyarrow as pa
 
     if not path.exists():
@@ -250,7 +251,8 @@ def _open(path: Path, flag: str) -> Source:
     with _readable(path):
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty")
-        source = OPENERS[path.suffix.lower()](path)
+        opener = OPENERS[path.suffix.lower()]
+        source = _open_csv(path, categorical) if opener is _open_csv else opener(path)
         names = source.schema.names
     for name in names:
         if names.count(name) > 1:
@@ -262,10 +264,10 @@ def _open(path: Path, flag: str) -> Source:
     return source
 
 
-def _open_csv(path: Path) -> Source:
+def _open_csv(path: Path, categorical: Sequence[str] = ()) -> Source:
     import pyarrow as pa
 
-    content = load_csv(path)
+    content = load_csv(path, categorical)
     if isinstance(content, pa.Table):
         return InMemory(str(path), content)
     source = ArrowFile(content.path, name=str(path))

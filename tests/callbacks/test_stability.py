@@ -11,7 +11,6 @@ import scipy.linalg
 import torch
 from pyarrow import parquet
 
-from linreg_pl.data.sampling import permutation
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import LinearModel
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
@@ -29,14 +28,16 @@ ALL = pytest.mark.parametrize("config", [SCRATCH, CONCISE, FUSED], ids=lambda co
 
 
 def largest_stable_lr(X, config=SCRATCH, batch_size=10, bias=True, weight_decay=0.0):
-    """2 / λmax(E[A]⁻¹ E[A²]) over the mini-batches of the first epoch, by scipy."""
+    """2 / λmax(E[A]⁻¹ E[A²]) over all mini-batches that can be drawn, by scipy."""
     Z = np.column_stack([X, np.ones(len(X))]) if bias else X
-    size = min(batch_size, len(X))
-    whole = len(X) // size * size
-    batches = Z[permutation(len(X), seed=0, epoch=0)[:whole]].reshape(-1, size, Z.shape[1])
-    A = HESSIAN_PER_CURVATURE[config.stem] * np.einsum("kbi,kbj->kij", batches, batches) / size
-    A += weight_decay * np.diag([1.0] * X.shape[1] + [0.0] * bias)
-    return 2 / scipy.linalg.eigh((A @ A).mean(axis=0), A.mean(axis=0), eigvals_only=True)[-1]
+    rows, size = len(X), min(batch_size, len(X))
+    mean, square = Z.T @ Z / rows, (Z * np.square(Z).sum(axis=1, keepdims=True)).T @ Z / rows
+    pairs = (rows * mean @ mean - square) / (rows - 1)
+    square = square / size + (1 - 1 / size) * pairs
+    scale, penalty = HESSIAN_PER_CURVATURE[config.stem], weight_decay * np.diag([1.0] * X.shape[1] + [0.0] * bias)
+    mean, square = scale * mean, scale**2 * square
+    square = square + mean @ penalty + penalty @ mean + penalty @ penalty
+    return 2 / scipy.linalg.eigh(square, mean + penalty, eigvals_only=True)[-1]
 
 
 def default_features():

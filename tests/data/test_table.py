@@ -274,7 +274,8 @@ def test_number_beyond_float32_is_refused(tmp_path):
 
 def test_text_asked_for_as_a_feature_is_refused(tmp_path):
     path = write(tmp_path / "t.parquet", {"x": ["a", "b"], "y": [1.0, 2.0]})
-    assert refusal(path, features=["x"]) == f"{path}: column 'x', row 1: 'a' is not a number"
+    said = f"{path}: column 'x', row 1: 'a' is not a number; a feature that holds names can be --data.categorical"
+    assert refusal(path, features=["x"]) == said
 
 
 def test_what_is_neither_number_nor_date_is_refused(tmp_path):
@@ -360,5 +361,5 @@ def test_stage_without_rows_is_refused(path, stage, sentence):
 def test_names_that_would_be_mistaken_are_refused(tmp_path, columns, sentence):
     path = write(tmp_path / "t.parquet", columns | {"y": [1.0, 2.0]})
     categorical = [name for name in columns if name != "bias"]
-    levels = {"a": ["x", "b=c"], "a=b": ["A", "c"]}
+    levels = {"a": ["x", "b=c"], "a=b": ["A", "c"]} if categorical else None
     assert refusal(path, categorical=categorical, levels=levels) == f"{path}: {sentence}; rename the column"

@@ -1,10 +1,11 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from linreg_pl.functional.stability import largest_stable_lr
+from linreg_pl.functional.stability import CurvatureMoments, largest_stable_lr
 
 
 @pytest.fixture
@@ -18,7 +19,12 @@ def curvatures(batches):
 
 
 def limit(batches):
-    return largest_stable_lr(torch.from_numpy(curvatures(batches)))[0]
+    return largest_stable_lr(*moments(curvatures(batches)))[0]
+
+
+def moments(curvatures):
+    """Mean and mean square of curvatures ``(k, d, d)``."""
+    return torch.from_numpy(curvatures.mean(axis=0)), torch.from_numpy((curvatures @ curvatures).mean(axis=0))
 
 
 def growth(batches, lr, start):
@@ -91,12 +97,41 @@ def test_direction_points_to_the_column_that_diverges_first(random, worst):
     scales = np.ones(3)
     scales[worst] = 100.0
     batches = random.normal(size=(500, 5, 3)) * scales
-    _, direction = largest_stable_lr(torch.from_numpy(curvatures(batches)))
+    _, direction = largest_stable_lr(*moments(curvatures(batches)))
     assert direction.argmax() == worst
     assert direction[worst] > 0.99
     assert direction.sum() == pytest.approx(1.0)
 
 
 def test_without_curvature_any_step_is_stable():
-    lr, direction = largest_stable_lr(torch.zeros(3, 2, 2, dtype=torch.float64))
+    lr, direction = largest_stable_lr(*torch.zeros(2, 2, 2, dtype=torch.float64))
     assert (lr, direction.tolist()) == (math.inf, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("has_bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 50])
+def test_moments_are_those_of_all_mini_batches_that_can_be_drawn(random, size, has_bias, weighted):
+    X = random.normal(size=(7, 2)) * [1.0, 5.0]
+    v = random.uniform(0.1, 2, size=(7, 1)) if weighted else np.ones((7, 1))
+    Z = np.column_stack([X, np.ones(7)])[:, : 2 + has_bias]
+    batches = [list(rows) for rows in itertools.combinations(range(7), min(size, 7))]
+    every = np.array([(Z[rows] * v[rows]).T @ Z[rows] / len(rows) for rows in batches])
+    sums = CurvatureMoments(2)
+    for rows in (slice(0, 3), slice(3, 3), slice(3, 7)):
+        sums.add(torch.from_numpy(X[rows]), torch.from_numpy(v[rows]) if weighted else None)
+    for ours, theirs in zip(sums.of_mini_batches(size, has_bias), moments(every), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_rare_level_is_seen_wherever_its_rows_are(random):
+    # 20 of 200,000 rows, none of them among the first: a standardised column in which they are 100 deviations out.
+    X = np.zeros((200_000, 2))
+    X[:, 0] = random.normal(size=200_000)
+    X[-20:, 1] = 1
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    sums = CurvatureMoments(2)
+    sums.add(torch.from_numpy(X))
+    lr, direction = largest_stable_lr(*sums.of_mini_batches(10, has_bias=True))
+    assert lr == pytest.approx(20 / 1e4, rel=0.01)  # of a row with curvature 1e4 in a mini-batch of 10
+    assert direction.argmax() == 1

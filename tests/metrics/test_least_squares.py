@@ -58,4 +58,4 @@ class TestTriangularFactor(MetricTester):
 
     def test_state_is_one_tensor_however_many_rows(self):
         metric = self.updated(self.batches() * 3)
-        assert [(name, tuple(state.shape)) for name, state in metric.metric_state.items()] == [("summary", (5, 5))]
+        assert [(name, tuple(state.shape)) for name, state in metric.metric_state.items()] == [("summary", (6, 5))]

@@ -55,8 +55,15 @@ def test_a_row_with_all_numbers_is_shown_as_its_model_asks_for():
         ["", "estimate", "standard error", "0.9 from", "to", "t", "p", "true", "error"],
         ["x", "1.5", "0.5", "0.25", "2.25", "2.5", "0.062", "1", "0.5"],
     ]
-    assert "SGD error is 0.5 standard errors (of x, the largest)" in report.format_report(sgd, None)
-    assert "SGD error" not in report.format_report(exact, None)
+
+
+def test_how_far_sgd_is_from_the_optimum_is_said_with_the_reason():
+    near = report.format_report(RESULT | {"joint_distance": 0.25}, None)
+    assert "SGD has come as near to the optimum as the data can tell (joint distance 0.25, at most 1)" in near
+    far = report.format_report(RESULT | {"joint_distance": 2500.0, "reason": "too few steps"}, None)
+    assert "SGD is not at the optimum (joint distance 2,500, should be at most 1): too few steps" in far
+    for none in ({}, {"joint_distance": None}):
+        assert "SGD" not in report.format_report(RESULT | none, None)
 
 
 def test_columns_have_one_order_whatever_that_of_the_numbers(tmp_path):

@@ -336,7 +336,9 @@ class TestNumbers:
         assert "9007199254740993 is beyond 2^53" in refusal(x=["9007199254740993"])
 
     def test_underscores_of_python_are_refused(self):
-        assert refusal(x=["1_000"]) == "t: column 'x', row 1: '1_000' is not a number"
+        assert refusal(x=["1_000"]) == (
+            "t: column 'x', row 1: '1_000' is not a number; a feature that holds names can be --data.categorical"
+        )
 
     @pytest.mark.parametrize(
         ("kinds", "dtype"),

@@ -57,10 +57,12 @@ def _steps(
     has_bias: bool,
     losses: Floats,
     weight: Floats,
+    average: NDArray[np.float64],
+    steps_averaged: int,
 ) -> None:
     """Fill ``losses``; the other arguments are those of `run`."""
     num_rows, num_features = len(order), X.shape[1]
-    weighted = len(weight) > 0
+    weighted, averaging = len(weight) > 0, len(average) > 0
     number = theta.dtype.type  # keeps the arithmetic in the precision of the parameters
     ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (num_features // LINE + 2)))
     w = theta[:num_features]
@@ -98,6 +100,11 @@ def _steps(
             w[p] += rate * descent[p] - shrink * w[p]
         if has_bias:
             b += rate * number(sum_residuals)
+        if averaging:
+            share = 4.0 / (steps_averaged + step + 4)
+            for p in range(num_features):
+                average[p] += share * (w[p] - average[p])
+            average[num_features] += share * (b - average[num_features])
     theta[num_features] = b
 
 
@@ -127,10 +134,14 @@ def run(
     weight_decay: float,
     has_bias: bool,
     weight: Floats | None = None,
+    average: NDArray[np.float64] | None = None,
+    steps_averaged: int = 0,
 ) -> Floats:
     """Take one step per ``batch_size`` rows of ``order``; arguments and result are those of `sgd_steps`."""
     losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
     weight = y[:0] if weight is None else weight
     steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered
-    steps(theta, X, y, order.view(np.uint64), batch_size, float(lr), float(weight_decay), has_bias, losses, weight)
+    average = np.empty(0) if average is None else average
+    rates = float(lr), float(weight_decay)
+    steps(theta, X, y, order.view(np.uint64), batch_size, *rates, has_bias, losses, weight, average, steps_averaged)
     return losses

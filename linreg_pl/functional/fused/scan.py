@@ -19,11 +19,23 @@ terms are small.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 AllReduce = Callable[[Tensor], object]
+
+
+class Averaged(Protocol):
+    """An average over the steps, as `linreg_pl.models.average.Average`."""
+
+    steps: int
+    theta: Tensor
+
+    def add_steps(self, thetas: Tensor) -> None:
+        """Add the parameters after each of some steps, shape ``(K, P + 1)``."""
+
 
 SMALL = 8  # up to so many maps are applied one after another
 LARGEST_SCANNED = 20  # on a CPU, products of maps with more columns cost more than they save
@@ -67,6 +79,7 @@ def run(
     counts: Tensor,
     all_reduce: AllReduce | None = None,
     row_weight: Tensor | None = None,
+    average: Averaged | None = None,
 ) -> Tensor:
     """Take K steps, as `sgd_steps`; here X, y and row_weight are this process's rows of the chunk, in order."""
     num_rows, num_features = X.shape
@@ -92,6 +105,10 @@ def run(
     maps = torch.sub(identity, moments, alpha=lr)
     maps[:, -1] = identity[-1]
     u = states(maps, -identity[-1])  # (K + 1, Q)
+    if average is not None:
+        reached = theta.double().repeat(len(counts), 1)
+        reached[:, :free] += u[1:, :-1]
+        average.add_steps(reached)
     theta[:free] += u[-1, :-1].to(theta.dtype)
     losses = (u[:-1, None] @ moments @ u[:-1, :, None]).flatten() / 2
     return losses.to(theta.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.functional.fused import scan
+from linreg_pl.functional.fused.scan import Averaged
 
 
 @torch.no_grad()
@@ -22,6 +23,7 @@ def sgd_steps(
     all_reduce: scan.AllReduce | None = None,
     way: Literal["loop", "scan"] | None = None,
     weight: Tensor | None = None,
+    average: "Averaged | None" = None,
 ) -> Tensor:
     """Take one SGD step on each of many mini-batches, without autograd.
 
@@ -44,6 +46,7 @@ def sgd_steps(
         all_reduce: sums a tensor over the processes, in place, like ``torch.distributed.all_reduce``; called once.
         way: "loop" or "scan", to choose. The loop takes a second to compile, or half a second to load from the cache.
         weight: weight of each row in the loss, shape ``(N, 1)``; ones by default.
+        average: is told the parameters after every step.
 
     Returns:
         Loss of each mini-batch before its step, penalty included, shape ``(K,)``.
@@ -69,7 +72,11 @@ def sgd_steps(
             weight_decay,
             has_bias,
             None if weight is None else weight.numpy(),
+            None if average is None else average.theta.numpy(),
+            0 if average is None else average.steps,
         )
+        if average is not None:
+            average.steps += len(losses)
         if all_reduce is not None:  # as machines may round differently
             total = torch.cat([theta.detach().double(), torch.ones(1, dtype=torch.float64)])
             all_reduce(total)
@@ -89,6 +96,7 @@ def sgd_steps(
         counts,
         all_reduce,
         None if weight is None else weight[order],
+        average,
     )
 
 

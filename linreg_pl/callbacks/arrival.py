@@ -1,0 +1,95 @@
+"""Whether SGD has arrived at the optimum, as far as the data tell; if not, why not, and how long it would take."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+
+from linreg_pl.callbacks.stability import largest_lr
+from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.errors import require_positive
+from linreg_pl.functional.least_squares import weight_columns
+
+if TYPE_CHECKING:
+    from linreg_pl.models import LinearModel
+
+ALIKE = 10.0  # condition number of the standardised columns from which two of them are named
+
+
+class StopWithin(L.Callback):
+    """Ends a fit after the epoch in which the coefficients come near enough to the optimum.
+
+    Args:
+        distance: the joint distance to stop at, as `joint_distance` gives it.
+    """
+
+    def __init__(self, distance: float) -> None:
+        require_positive("--stop_within", distance)
+        self.distance = distance
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Stop if they are."""
+        data = data_of(trainer)
+        found = None if data is None else joint_distance(data, pl_module)
+        if found is not None and found <= self.distance:
+            trainer.should_stop = True
+
+
+def joint_distance(data: DataModule, model: "LinearModel") -> float | None:
+    """How far all coefficients together are from the optimum, against what the data leave open.
+
+    ``|R (θ - θ*)|² / (p s²)``: the F statistic of the hypothesis that θ is the truth. Up to 1 the data hardly tell
+    θ from the optimum. None if the optimum is not known, has no standard errors, or is not what the model minimises.
+    """
+    inference = data.summary.inference(model.has_bias)
+    if inference is None or model.biased_objective or inference.residual_variance == 0:
+        return None
+    return inference.joint_distance(*model.coefficients())
+
+
+def why_not_there(
+    data: DataModule, model: "LinearModel", distance: float, epochs: int, target: float
+) -> dict[str, Any]:
+    """Say why plain SGD has not arrived, and about how many epochs more it would take.
+
+    The error of SGD shrinks by ``1 - lr λ`` a step, where λ is the smallest curvature; then noise of variance
+    ``lr s² / 2B`` in every direction remains, unless steps are averaged.
+
+    Args:
+        data: the training rows.
+        model: the model.
+        distance: how far it is, by `joint_distance`.
+        epochs: that it was trained.
+        target: how near it should come.
+
+    Returns:
+        ``reason``, a sentence, and ``epochs_to_go``, where more epochs would do.
+    """
+    if not model.is_plain_sgd or model.lr is None or not math.isfinite(distance):
+        return {}
+    curvature = largest_lr(data, model)[2]
+    values = torch.linalg.eigvalsh(curvature)
+    rows, size, lr = data.num_rows("train"), min(data.batch_size, data.num_rows("train")), model.lr
+    noise = lr * float(values.sum()) * (rows - size) / (2 * size * len(values))  # of the joint distance, in the end
+    if getattr(model, "average", None) is None and noise > distance / 2:
+        return {
+            "reason": f"a step of this size leaves it at about {noise:.2g}, however long it goes on: set"
+            " --model.average true, or a smaller --model.lr"
+        }
+    steps = math.log(distance / target) / (2 * lr * max(float(values[0]), 1e-300))
+    to_go = max(steps * size / rows, epochs * ((distance / target) ** 0.125 - 1))
+    to_go = math.ceil(min(to_go, 1e15))
+    more = f"about {to_go:,} more epochs, or none with --model Exact"
+    columns = weight_columns(data.summary.factor, model.has_bias)  # type: ignore[arg-type]
+    _, singular, V = torch.linalg.svd(columns / columns.norm(dim=0))
+    if float(values[-1] / values[0]) > 10 * max(ALIKE, float(singular[0] / singular[-1])) ** 2:
+        reason = f"the columns differ in scale: set --data.standardize true; as they are it takes {more}"
+    elif len(singular) > 1 and singular[0] > ALIKE * singular[-1]:
+        pair = V[-1].abs().topk(2).indices.tolist()
+        names = " and ".join(repr(data.feature_names[index]) for index in pair)
+        condition = f"condition number {float(singular[0] / singular[-1]):.3g} of the standardised columns"
+        reason = f"columns are so alike ({condition}, mostly {names}) that it takes {more}"
+    else:
+        reason = f"too few steps: it takes {more}"
+    return {"reason": reason, "epochs_to_go": to_go}
