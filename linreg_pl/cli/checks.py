@@ -111,7 +111,7 @@ def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, 
                 f"--model.{name} {value}: {path} was made with {saved[name]}; leave the flag out, or start a"
                 " new fit without --ckpt_path"
             )
-    held = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith("scaler.")}
+    held = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.endswith("_extra_state")}
     if {name: tensor.shape for name, tensor in held.items()} != {n: p.shape for n, p in model.named_parameters()}:
         raise InputError(f"--ckpt_path {path}: was made by another --model than {kind}")
     if not all(tensor.isfinite().all() for tensor in held.values()):

@@ -37,10 +37,10 @@ class Average(nn.Module):
         for theta in thetas:
             self.add(theta)
 
-    def get_extra_state(self) -> tuple[int, Tensor]:
-        """Return the steps and the average."""
-        return self.steps, self.theta.cpu()
+    def get_extra_state(self) -> Tensor:
+        """Return the average, and then the number of steps, shape ``(P + 2,)``."""
+        return torch.cat([self.theta.cpu(), torch.tensor([self.steps], dtype=torch.float64)])
 
-    def set_extra_state(self, state: tuple[int, Tensor]) -> None:
-        """Take the steps and the average."""
-        self.steps, self.theta = state[0], state[1].clone()
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the average and the number of steps."""
+        self.theta, self.steps = state[:-1].clone(), int(state[-1])
