@@ -125,11 +125,9 @@ class Exact(LinearModel):
                 listed = ", ".join(names[column] if column < 0 else repr(names[column]) for column in others)
                 said.append(f"column {names[own]!r} follows linearly from {listed}")
         out = ", ".join(repr(names[own]) for own, *_ in dependencies)
+        where = "--data.features" + (" or their column out of --data.categorical" if "=" in out else "")
         mend = "" if self.ridge else ", or set --model.ridge above 0"
-        return (
-            f"the coefficients are not unique: {'; '.join(said)}. Leave {out} out of --data.features"
-            f" (or of --data.categorical){mend}"
-        )
+        return f"the coefficients are not unique: {'; '.join(said)}. Leave {out} out of {where}{mend}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note whether the checkpoint holds coefficients."""

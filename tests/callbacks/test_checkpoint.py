@@ -26,7 +26,7 @@ def test_last_is_the_newest_checkpoint_under_a_second_name(tmp_path, monkeypatch
 
 
 def test_an_end_within_an_epoch_is_not_taken_for_the_checkpoint_before_it(tmp_path):
-    steps = ("--trainer.max_steps", 8, "--checkpoint.every_n_train_steps", 5)
+    steps = ("--trainer.max_steps", 8, "--checkpoint.every_n_train_steps", 5, "--guard", "false")
     in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", *steps).succeeded()
     (folder,) = (tmp_path / "runs" / "scratch").iterdir()
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
@@ -34,7 +34,8 @@ def test_an_end_within_an_epoch_is_not_taken_for_the_checkpoint_before_it(tmp_pa
 
 def test_time_between_checkpoints_holds_where_steps_are_taken_by_hand(tmp_path):
     flags = ("--checkpoint.train_time_interval", "0:0:0", "--checkpoint.save_top_k", -1, "--trainer.max_epochs", 1)
-    in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", "--data.num_train", 50, *flags).succeeded()
+    flags += ("--data.num_train", 50, "--guard", "false")
+    in_process(tmp_path, "fit", "--model", "Scratch", "--data", "Synthetic", *flags).succeeded()
     (folder,) = (tmp_path / "runs" / "scratch").iterdir()
     assert names(folder) == [*(f"epoch=0-step={step}.ckpt" for step in range(1, 6)), "last.ckpt"]
 

@@ -178,7 +178,7 @@ def test_rows_are_drawn_without_reading_the_table_again(tmp_path, table, drawn, 
             yield unit, batch
 
     monkeypatch.setattr(Parquet, "read", counted)
-    sgd = () if model == "Exact" else ("--model.lr", 0.01, "--trainer.max_steps", 100)
+    sgd = () if model == "Exact" else ("--model.lr", 0.01, "--trainer.max_steps", 100, "--guard", "false")
     for wanted in ("false", "true"):
         counts.append(0)
         (tmp_path / wanted).mkdir()

@@ -88,17 +88,17 @@ FLAGS = {
     "--model.loss huber": "--model.loss: only Concise can take it",
     "--data.standardize true": "--data.standardize: only Table can take it",
     "--model.num_features 3": "--model.num_features 3: is taken from the data; leave it out",
-    "--model.lr abc": "--model.lr abc: must be a finite number",
-    "--model.lr nan": "--model.lr nan: must be a finite number",
-    "--model.lr inf": "--model.lr inf: must be a finite number",
+    "--model.lr abc": "--model.lr abc: must be a finite number or auto",
+    "--model.lr nan": "--model.lr nan: must be a finite number or auto",
+    "--model.lr inf": "--model.lr inf: must be a finite number or auto",
     "--model.lr -inf": "--model.lr: needs a value; write a negative one as --model.lr=-1",
     "--model.lr": "--model.lr: needs a value; write a negative one as --model.lr=-1",
-    "--model.lr ''": "--model.lr : must be a finite number",
+    "--model.lr ''": "--model.lr : must be a finite number or auto",
     "--model.lr null": "--model.lr null: needs a value",
     "--model.lr 0": "--model.lr 0.0: must be a positive number",
     "--model.lr -1": "--model.lr -1.0: must be a positive number",
-    "--model.lr 1e308": "--model.lr 1e+308: diverges on these data with --data.batch_size 10, where 1.32 is the largest"
-    " stable one; set --model.lr 1.32 or less (--guard false tries it all the same)",
+    "--model.lr 1e308": "--model.lr 1e+308: diverges on these data with --data.batch_size 10, where 1.33 is the largest"
+    " stable one; set --model.lr 1.33 or less (--guard false tries it all the same)",
     "--model.bias maybe": "--model.bias maybe: must be true or false",
     "--model.init_std -1": "--model.init_std -1.0: must be zero or a positive number",
     "--model.init_std 1e308": "--model.init_std 1e+308: makes weights that are too large for float32",
@@ -220,7 +220,7 @@ CONFIGS_REFUSED = {
         CONFIG.replace("lr:", "lrr:"),
         "x.yaml: model.lrr: there is no such argument; did you mean model.lr?",
     ),
-    "wrong kind": (CONFIG.replace("0.03", "fast"), "x.yaml: model.lr fast: must be a finite number"),
+    "wrong kind": (CONFIG.replace("0.03", "fast"), "x.yaml: model.lr fast: must be a finite number or auto"),
     "null": (CONFIG.replace("0.03", "null"), "--model.lr null: needs a value"),
     "class that is not there": (
         CONFIG.replace("models.Scratch", "models.Scrap"),
@@ -401,7 +401,8 @@ TABLES = {
     "constant.csv": (
         csv("222"),
         "",
-        "column 'x' has one value only: leave it out of --data.features, or set --model.ridge above 0",
+        "the coefficients are not unique: column 'x' has one value only. Leave 'x' out of --data.features, or set"
+        " --model.ridge above 0",
     ),
     "constant for SGD.csv": (
         csv("222"),
@@ -411,8 +412,8 @@ TABLES = {
     "dependent.csv": (
         "x,z,y\n1,2,3\n2,4,3\n3,6,5\n5,10,1\n",
         "",
-        "the columns 'x', 'z' depend on each other linearly, so the coefficients are not unique: leave one out of"
-        " --data.features, or set --model.ridge above 0",
+        "the coefficients are not unique: column 'z' follows linearly from 'x'. Leave 'z' out of --data.features, or"
+        " set --model.ridge above 0",
     ),
     "bias.csv": (
         "bias,y\n1,2\n",
@@ -465,7 +466,8 @@ TABLES = {
     "dictionary.parquet": (
         pa.table({"x": pa.array(["a", "b"] * 3).dictionary_encode(), "y": SIX}),
         "--data.features [x]",
-        "dictionary.parquet: column 'x', row 1: 'a' is not a number",
+        "dictionary.parquet: column 'x', row 1: 'a' is not a number; a feature that holds names can be"
+        " --data.categorical",
     ),
     "bytes.parquet": (
         pa.table({"x": [b"\xff"] * 6, "y": SIX}),

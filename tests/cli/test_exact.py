@@ -296,8 +296,8 @@ def test_dependent_columns_are_refused(linreg, tmp_path):
     write_csv(tmp_path / "t.csv", {"a": a, "other": a * b, "b": b, "sum": a + b, "y": a})
     refused(
         linreg(*ON_A_TABLE, "--data.path", "t.csv"),
-        "the columns 'a', 'b', 'sum' depend on each other linearly, so the coefficients are not unique: leave one out"
-        " of --data.features, or set --model.ridge above 0",
+        "the coefficients are not unique: column 'sum' follows linearly from 'a', 'b'. Leave 'sum' out of"
+        " --data.features, or set --model.ridge above 0",
     )
     fit = linreg(*ON_A_TABLE, "--data.path", "t.csv", "--data.features", "[a, b, other]")  # as it says
     assert fit.status == 0

@@ -8,7 +8,7 @@ from tests.support.commands import in_process, in_subprocess
 def test_report_prints_what_fit_printed(fitted):
     outcome = in_process(fitted.cwd, "report", fitted.run.relative_to(fitted.cwd)).succeeded()
     assert fitted.stdout.endswith(f"\n\n{outcome.stdout}")
-    assert outcome.stdout.lstrip().startswith("estimate")
+    assert outcome.stdout.lstrip().startswith("1,000 training rows, 2 columns\n\n      estimate")
 
 
 def test_report_imports_neither_torch_nor_lightning(fitted):

@@ -121,7 +121,7 @@ def test_streamed_run_ends_where_the_one_in_memory_does(tmp_path, path):
 
 
 def test_nothing_is_said_on_stderr(tmp_path, path):
-    assert fit(tmp_path, "scratch", path, *STREAMED, "--trainer.max_steps", 1).stderr == ""
+    assert fit(tmp_path, "scratch", path, *STREAMED, "--trainer.max_steps", 1, "--guard", "false").stderr == ""
 
 
 def test_every_epoch_has_every_training_row_once(path):
