@@ -72,13 +72,16 @@ def why_not_there(
     values = torch.linalg.eigvalsh(curvature)
     rows, size, lr = data.num_rows("train"), min(data.batch_size, data.num_rows("train")), model.lr
     noise = lr * float(values.sum()) * (rows - size) / (2 * size * len(values))  # of the joint distance, in the end
-    if getattr(model, "average", None) is None and noise > distance / 2:
+    averages = getattr(model, "average", None) is not None
+    if not averages and noise > distance / 2:
         return {
             "reason": f"a step of this size leaves it at about {noise:.2g}, however long it goes on: set"
             " --model.average true, or a smaller --model.lr"
         }
     steps = math.log(distance / target) / (2 * lr * max(float(values[0]), 1e-300))
-    to_go = max(steps * size / rows, epochs * ((distance / target) ** 0.125 - 1))
+    to_go = steps * size / rows
+    if averages:  # until the first steps are forgotten, as the fourth power of the steps
+        to_go = max(to_go, epochs * ((distance / target) ** 0.125 - 1))
     to_go = math.ceil(min(to_go, 1e15))
     more = f"about {to_go:,} more epochs, or none with --model Exact"
     columns = weight_columns(data.summary.factor, model.has_bias)  # type: ignore[arg-type]

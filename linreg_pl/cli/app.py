@@ -200,7 +200,7 @@ class CLI(LightningCLI):
         level = self.settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        report = RunReport(folder, level, self.settings.guard)
+        report = RunReport(folder, level, self.settings.guard and "--sweep=null" not in sys.argv)  # which compares all
         results: list[Callback] = [report]
         if self.settings.figures:
             results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))

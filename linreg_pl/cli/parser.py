@@ -191,7 +191,8 @@ def _wrong_value(parser: Parser, key: str, reasons: str, value: str) -> str:
     ]
     choices = re.findall(r"Expected an? typing\.Literal\[(.*?)\]", reasons)
     if choices:
-        kinds.append(f"{'one of ' if len(choices) > 1 else ''}{', '.join(choices)}".replace("'", ""))
+        listed = ", ".join(choices).replace("'", "")
+        kinds.append(f"one of {listed}" if "," in listed else listed)
     return f"{where} {value}: {'must be ' + ' or '.join(dict.fromkeys(kinds)) if kinds else 'is not accepted; ' + HELP}"
 
 
