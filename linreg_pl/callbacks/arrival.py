@@ -78,7 +78,8 @@ def why_not_there(
             "reason": f"a step of this size leaves it at about {noise:.2g}, however long it goes on: set"
             " --model.average true, or a smaller --model.lr"
         }
-    steps = math.log(distance / target) / (2 * lr * max(float(values[0]), 1e-300))
+    shrinks = -math.log1p(-min(max(lr * float(values[0]), 1e-300), 0.999))
+    steps = math.log(distance / target) / (2 * shrinks)
     to_go = steps * size / rows
     if averages:  # until the first steps are forgotten, as the fourth power of the steps
         to_go = max(to_go, epochs * ((distance / target) ** 0.125 - 1))
