@@ -41,7 +41,7 @@ With --quiet, any command prints errors only.
 
 def main() -> None:
     """Run the command in ``sys.argv``; on Ctrl-C and SIGTERM, remove temporary files and exit with 130 and 143."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else torch adds a page to the sentence on a lost process
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch adds a page to the sentence on a lost process
     stops = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
     try:
