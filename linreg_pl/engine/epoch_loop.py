@@ -68,7 +68,7 @@ class EpochLoop(_TrainingEpochLoop):
             or trainer.should_stop
             or trainer.received_sigterm
             or trainer.strategy.lr_scheduler_configs
-            or (self._steps.may_validate and self._should_check_val_fx(data_fetcher))
+            or ((self.restarting or self._steps.may_validate) and self._should_check_val_fx(data_fetcher))
         ):
             super().on_advance_end(data_fetcher)
         else:
