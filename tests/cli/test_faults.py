@@ -14,12 +14,13 @@ EXACT = ("fit", "--model", "Exact", "--data", "Table", "--data.path")
 
 
 @pytest.fixture
-def fit(tmp_path):
-    """Fit `Exact` to a CSV file of some text."""
+def fit(tmp_path_factory):
+    """Fit `Exact` to a CSV file of some text, in a folder of its own."""
 
-    def run(text, *flags, target="y", path="t.csv"):
-        (tmp_path / path).write_text(text)
-        return in_process(tmp_path, *EXACT, path, "--data.target", target, *flags)
+    def run(text, *flags):
+        folder = tmp_path_factory.mktemp("fit")
+        (folder / "t.csv").write_text(text)
+        return in_process(folder, *EXACT, "t.csv", "--data.target", "y", *flags)
 
     return run
 
@@ -61,6 +62,7 @@ def test_prediction_intervals_know_the_weight_of_the_row(fit, tmp_path):
     parquet.write_table(pa.table(new), tmp_path / "new.parquet")
     parquet.write_table(pa.table({"x": new["x"]}), tmp_path / "bare.parquet")
     command = ("predict", "--config", outcome.run / "config.yaml", "--ckpt_path", outcome.run / "checkpoints/last.ckpt")
+    command += ("--data.target", "y")
     said = in_process(tmp_path, *command, "--data.path", "new.parquet", "--predictions", "p.parquet")
     predictions = parquet.read_table(tmp_path / "p.parquet").to_pandas()
     covered = (predictions["low"] < new["y"]) & (new["y"] < predictions["high"])
