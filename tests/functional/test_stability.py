@@ -135,3 +135,35 @@ def test_a_rare_level_is_seen_wherever_its_rows_are(random):
     lr, direction = largest_stable_lr(*sums.of_mini_batches(10, has_bias=True))
     assert lr == pytest.approx(20 / 1e4, rel=0.01)  # of a row with curvature 1e4 in a mini-batch of 10
     assert direction.argmax() == 1
+
+
+def random_design(random, number):
+    """Rows, weights and a batch size: normal, with heavy tails, with a rare level, or with duplicates."""
+    rows, columns = int(random.integers(40, 200)), int(random.integers(1, 4))
+    X = random.normal(size=(rows, columns))
+    if number % 4 == 1:
+        X = random.standard_t(2.5, size=(rows, columns))
+    elif number % 4 == 2:
+        X[:, 0] = np.arange(rows) < max(1, rows // 50)
+    elif number % 4 == 3:
+        X = X[random.integers(0, max(3, rows // 5), rows)]
+    weight = random.uniform(0.1, 3, rows) if number % 3 == 0 else np.ones(rows)
+    size = int(random.choice([1, 2, 5, 10, rows // 2, rows]))
+    return (X - X.mean(axis=0)) / X.std(axis=0), weight / weight.mean(), size
+
+
+def test_no_lr_below_the_limit_diverges(random):
+    """200 designs, 20 runs each: the distance to the optimum is smaller after each of three pairs of epochs."""
+    for number in range(200):
+        X, weight, size = random_design(random, number)
+        sums = CurvatureMoments(X.shape[1])
+        sums.add(torch.from_numpy(X), torch.from_numpy(weight[:, None]))
+        lr = 0.99 * largest_stable_lr(*sums.of_mini_batches(size, has_bias=True))[0]
+        Z, distance, lengths = np.column_stack([X, np.ones(len(X))]), random.normal(size=(20, X.shape[1] + 1)), []
+        for _ in range(8):
+            order = np.argsort(random.random((20, len(X))), axis=1)
+            for start in range(0, len(X) - size + 1, size):
+                z, v = Z[order[:, start : start + size]], weight[order[:, start : start + size]]
+                distance -= lr * np.einsum("rb,rbd->rd", v * np.einsum("rbd,rd->rb", z, distance), z) / size
+            lengths.append(np.median(np.log(np.square(distance).sum(axis=1) + 1e-300)))
+        assert lengths[7] < max(lengths[1], -600), (number, lengths)
