@@ -94,9 +94,12 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save after so many steps or so much time."""
+        ends = trainer.should_stop
+        within_an_epoch = self._every_n_train_steps or self._train_time_interval is not None or trainer.max_steps != -1
+        if not (within_an_epoch or ends):
+            return
         if trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate():  # the step is not over
             return
-        ends = trainer.should_stop
         if self._every_n_train_steps or trainer.max_steps != -1:
             step = trainer.global_step
             self._due |= self._every_n_train_steps > 0 and step % self._every_n_train_steps == 0

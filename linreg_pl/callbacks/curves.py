@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 MAX_COEFFICIENTS = 32  # curves of more are not drawn: nobody can read them
 MAX_LOSSES = 10  # of a chunk
-POINTS = 400  # of a curve before they become sparse
+POINTS = 200  # of a curve before they become sparse
 
 
 class Curves(L.Callback):
-    """Writes curves every ``log_every_n_steps`` steps; after 400 points half as often, and so on at each doubling.
+    """Writes curves every ``log_every_n_steps`` steps; after 200 points half as often, and so on at each doubling.
 
-    A million steps, of which every tenth has a point, then have two thousand points instead of a hundred thousand.
+    A million steps, of which every tenth has a point, then have a thousand points instead of a hundred thousand.
 
     ``train/batch_loss``, ``weight/<name>`` and ``bias``; if the optimum is known also ``distance/<name>`` to it,
     and the mean squared error over all training rows against the noise floor as ``log10/train_mse`` and
@@ -54,8 +54,8 @@ def next_point(step: int, interval: int) -> int:
     """The next step after ``step`` at which curves have a point.
 
     Example:
-        >>> next_point(57, 10), next_point(4000, 10), next_point(1_000_000, 10)
-        (60, 4020, 1000960)
+        >>> next_point(57, 10), next_point(2000, 10), next_point(1_000_000, 10)
+        (60, 2020, 1003520)
     """
     spacing = interval << (step // (interval * POINTS)).bit_length()
     return step - step % spacing + spacing

@@ -92,7 +92,8 @@ class RunReport(L.Callback):
             for logger in run_loggers(trainer):
                 logger.log_text("coefficients", report.format_markdown(result), trainer.global_step)
             print("\n" + report.format_report(result, folder), flush=True)
-        if self.guard and not trainer.fast_dev_run and (failure := trainer.strategy.broadcast(failure)):
+        failure = trainer.strategy.broadcast(failure)
+        if self.guard and failure and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise InputError(f"{failure} (--guard false lets it pass)")
 
     def _collect(self, trainer: L.Trainer, model: "LinearModel") -> report.Report:

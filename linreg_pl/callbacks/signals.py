@@ -32,12 +32,14 @@ class StopSignals(L.Callback):
     def __init__(self, results: list[L.Callback]) -> None:
         self.results = results
         self._received = 0
+        self._several = False
         self._interval = 1  # steps after which processes ask each other, the same for all
         self._until_asked = 0
         self._asked = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
+        self._several = trainer.world_size > 1
         for number in SIGNALS:
             signal.signal(number, self._receive)
 
@@ -49,7 +51,9 @@ class StopSignals(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
-        if trainer.is_last_batch or (trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate()):
+        if not (self._received or self._several) or trainer.is_last_batch:
+            return
+        if trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate():
             return
         self._stop_if_told(trainer, pl_module)
 
@@ -64,7 +68,7 @@ class StopSignals(L.Callback):
 
     def _is_told(self, trainer: L.Trainer) -> bool:
         """Whether any process was; several ask each other, which costs as much as a step, a few times a second."""
-        if trainer.world_size == 1:
+        if not self._several:
             return bool(self._received)
         self._until_asked -= 1
         if self._until_asked > 0:

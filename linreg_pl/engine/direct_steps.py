@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
@@ -21,6 +21,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from linreg_pl.engine.hooks import call_nothing, find_hook
 
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -52,9 +54,9 @@ class DirectSteps:
         self.transfers = trainer.strategy.root_device.type != "cpu" or any(
             is_overridden(name, owner) for name in _BATCH_HOOKS for owner in (module, trainer.datamodule)
         )
-        self.on_train_batch_start = _find_hook("on_train_batch_start", trainer)
-        self.on_train_batch_end = _find_hook("on_train_batch_end", trainer)
-        self.on_before_zero_grad = _find_hook("on_before_zero_grad", trainer)
+        self.on_train_batch_start = find_hook("on_train_batch_start", trainer)
+        self.on_train_batch_end = find_hook("on_train_batch_end", trainer)
+        self.on_before_zero_grad = find_hook("on_before_zero_grad", trainer)
         # Without a wrapper of several processes, the strategy would only pass the call on.
         self.training_step = (module if self.strategy.model is module else self.strategy).training_step
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
@@ -62,7 +64,18 @@ class DirectSteps:
         self.closure = Closure(self._run_training_step, self._backward, self._zero_grad)
         self.optimize = self._step_automatically if module.automatic_optimization else self._step_manually
         self.precision = self.strategy.precision_plugin
-        self.strategy.precision_plugin = _StepPrecision(trainer)
+        self.strategy.precision_plugin = precision = _StepPrecision(trainer)
+        self.shortens = (  # strategy and precision would only pass on what a step by hand asks for
+            not module.automatic_optimization
+            and type(self.strategy) is SingleDeviceStrategy
+            and not is_overridden("backward", module)
+            and not is_overridden("manual_backward", module)
+            and precision.calls_nothing
+        )
+        if self.shortens:
+            self.state["manual_backward"] = Tensor.backward
+            for optimizer in self.strategy._lightning_optimizers:
+                vars(optimizer)["step"] = partial(_step_by_hand, optimizer)
 
     @property
     def may_validate(self) -> bool:
@@ -73,6 +86,10 @@ class DirectSteps:
         """Give the strategy its own precision plugin back, and let go of all that holds this object in turn."""
         self.strategy.precision_plugin = self.precision
         self._on_manual_steps(do_nothing_closure, do_nothing_closure)
+        if self.shortens:
+            del self.state["manual_backward"]
+            for optimizer in self.strategy._lightning_optimizers:
+                del vars(optimizer)["step"]
         vars(self).clear()  # else the rows of the fit would stay until Python looks for cycles
 
     def take(self) -> None:
@@ -189,7 +206,11 @@ class DirectSteps:
 
     def _update_metrics(self) -> None:
         results = self.loop._results
-        logged = any(not value.has_reset for value in results.values())  # something in this epoch
+        logged = False
+        for value in results.values():
+            if not value.has_reset:  # something was logged in this epoch
+                logged = True
+                break
         if logged:
             self.connector.on_batch_end()
         else:
@@ -208,10 +229,16 @@ class _StepPrecision(Precision):
 
     def __init__(self, trainer: Trainer) -> None:
         module = trainer.lightning_module
-        self.on_before_backward = _find_hook("on_before_backward", trainer)
-        self.on_after_backward = _find_hook("on_after_backward", trainer)
-        self.on_before_optimizer_step = _find_hook("on_before_optimizer_step", trainer)
+        self.on_before_backward = find_hook("on_before_backward", trainer)
+        self.on_after_backward = find_hook("on_after_backward", trainer)
+        self.on_before_optimizer_step = find_hook("on_before_optimizer_step", trainer)
         self.clips = trainer.gradient_clip_val is not None or is_overridden("configure_gradient_clipping", module)
+
+    @property
+    def calls_nothing(self) -> bool:
+        """Whether there are no such hooks, and nothing to clip."""
+        hooks = self.on_before_backward, self.on_after_backward, self.on_before_optimizer_step
+        return all(hook is call_nothing for hook in hooks) and not self.clips
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
         """Call the hooks before the backward pass."""
@@ -227,7 +254,7 @@ class _StepPrecision(Precision):
         self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
         """Step without a closure if there is nothing to call in it."""
-        if closure is do_nothing_closure and self.on_before_optimizer_step is _call_nothing and not self.clips:
+        if closure is do_nothing_closure and self.on_before_optimizer_step is call_nothing and not self.clips:
             return _step(optimizer, **kwargs)
         return _step(optimizer, closure=partial(self._wrap_closure, model, optimizer, closure), **kwargs)
 
@@ -277,30 +304,11 @@ def _step(optimizer: Optimizer, **arguments: Any) -> Any:
     return step.__wrapped__(optimizer, **arguments)  # type: ignore[attr-defined]
 
 
-def _call_nothing(*arguments: Any) -> None:
-    """Stand for a hook that nothing overrides."""
-
-
-def _find_hook(name: str, trainer: Trainer) -> Callable[..., Any]:
-    """Return a function that calls a hook of those callbacks that override it, and of the module if it does."""
-    module = trainer.lightning_module
-    every: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks = [getattr(callback, name) for callback in every if _overrides(callback, name, Callback)]
-    method = getattr(module, name) if _overrides(module, name, LightningModule) else None
-    state = vars(module)
-
-    def call(*arguments: Any) -> Any:
-        previous = state["_current_fx_name"]
-        state["_current_fx_name"] = name  # `self.log` looks at it
-        for callback in callbacks:
-            callback(trainer, module, *arguments)
-        result = None if method is None else method(*arguments)
-        state["_current_fx_name"] = previous
-        return result
-
-    return call if callbacks or method is not None else _call_nothing
-
-
-def _overrides(owner: object, name: str, base: type) -> bool:
-    hook = getattr(owner, name)
-    return callable(hook) and getattr(hook, "__func__", hook) is not getattr(base, name)
+def _step_by_hand(optimizer: Any, closure: Callable[[], Any] | None = None, **arguments: Any) -> Any:
+    """Step as a `LightningOptimizer` does."""
+    if closure is not None:
+        return type(optimizer).step(optimizer, closure, **arguments)
+    optimizer._on_before_step()
+    result = _step(optimizer._optimizer, **arguments)
+    optimizer._on_after_step()
+    return result

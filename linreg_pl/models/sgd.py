@@ -52,6 +52,7 @@ class SGDModel(LinearModel):
         self.largest_lr: float | None = None
         self.weight_decay = weight_decay
         self.average = Average(num_features) if average else None
+        self._world_size = 1
         self._loaded_gradients: dict[str, list[float]] = {}
 
     @staticmethod
@@ -84,6 +85,7 @@ class SGDModel(LinearModel):
             InputError: it is to be found, but the data are not of this project, or the steps are not plain SGD.
         """
         super().setup(stage)
+        self._world_size = self.trainer.world_size
         if stage == "fit" and math.isnan(self.lr):
             data = data_of(self.trainer)
             if data is None or not self.is_plain_sgd or self.squared_error_scale is None:
@@ -118,7 +120,7 @@ class SGDModel(LinearModel):
 
     def num_rows(self, batch: Any) -> int:
         """Rows of the mini-batch over all processes."""
-        return batch.num_rows if isinstance(batch, Batch) else len(batch[1]) * self.trainer.world_size
+        return batch.num_rows if isinstance(batch, Batch) else len(batch[1]) * self._world_size
 
     def rows_per_process(self, batch: Any) -> float:
         """Rows of the mini-batch per process.
@@ -126,7 +128,7 @@ class SGDModel(LinearModel):
         A sum over this process's rows divided by this number and averaged over the processes, as DDP averages
         gradients, is the mean over the whole mini-batch, also if processes have unequal numbers of rows.
         """
-        return self.num_rows(batch) / self.trainer.world_size
+        return self.num_rows(batch) / self._world_size
 
     def gradients(self) -> dict[str, list[float]]:
         """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
