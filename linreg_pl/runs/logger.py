@@ -23,7 +23,7 @@ METRIC_TAGS = ("train/mse", "val/mse", "train/r2", "val/r2", "train/loss")
 COMPARED = ("batch_size", "lr", "model", "optimizer", "weight_decay")  # columns that TensorBoard shows unasked: five
 COLUMNS = {  # of the HParams tab; every run writes all of them, because TensorBoard takes those of one run for all runs
     str: ("model", "optimizer", "loss", "path", "target", "features", "categorical", "weights", "missing"),
-    bool: ("bias", "standardize"),
+    bool: ("bias", "standardize", "average"),
     float: ("lr", "batch_size", "weight_decay", "ridge", "init_std", "seed", "num_features", "num_train", "noise_std"),
 }
 CHARTS = {  # titles, and patterns of the curves in each; TensorBoard 2.21 cannot draw names with a parenthesis here
