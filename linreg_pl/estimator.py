@@ -219,8 +219,6 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws a start of its own first
             model: SGDModel = METHODS[self.method](data.num_features, lr, self.fit_intercept, init_std=0.0)
         model.weight_decay = 2 * model.squared_error_scale * ridge  # type: ignore[operator]
-        if self.lr is None:
-            model.choose_lr(data)
         return model
 
 

@@ -61,6 +61,22 @@ def l2_penalty(w: Tensor) -> Tensor:
     return (w**2).sum() / 2
 
 
+AVERAGE_DECAY = 3  # of `average_share`: the last quarter of the steps has two thirds of the weight
+
+
+def average_share(step: int) -> float:
+    """The share that the parameters after a step, counted from 1, get in their polynomial-decay average.
+
+    ``4 / (t + 3)``, so the early steps are forgotten as ``t⁻⁴``, and no number of steps need be known in advance
+    (Shamir and Zhang 2013, Stochastic Gradient Descent for Non-smooth Optimization, section 4).
+
+    Example:
+        >>> average_share(1), average_share(5)
+        (1.0, 0.5)
+    """
+    return (AVERAGE_DECAY + 1) / (step + AVERAGE_DECAY)
+
+
 @torch.no_grad()
 def sgd(params: Iterable[Tensor], lr: float, batch_size: float) -> None:
     """Take one SGD step, in place.

@@ -3,16 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-DECAY = 3  # the last quarter of the steps has two thirds of the weight
+from linreg_pl.functional.regression import average_share
 
 
 class Average(nn.Module):
-    """Polynomial-decay average of a parameter vector over the steps of a fit.
+    """Polynomial-decay average of a parameter vector over the steps of a fit, by `average_share`.
 
-    ``average ← average + (4 / (t + 3)) (θ - average)`` at step t: the early steps are forgotten as ``t⁻⁴``, and no
-    number of steps need be known in advance (Shamir and Zhang 2013, Stochastic Gradient Descent for Non-smooth
-    Optimization, section 4; for least squares, averages with a constant step reach the optimal rate: Bach and Moulines
-    2013). It is part of ``state_dict``, in float64.
+    For least squares, averages with a constant step reach the optimal rate (Bach and Moulines 2013). It is part of
+    ``state_dict``, in float64.
 
     Attributes:
         steps: number of steps averaged over.
@@ -30,12 +28,17 @@ class Average(nn.Module):
         values = [part.detach().reshape(-1).double() for part in parameters if part is not None]
         self.theta = self.theta.to(values[0].device)
         self.steps += 1
-        self.theta[: sum(map(len, values))].lerp_(torch.cat(values), (DECAY + 1) / (self.steps + DECAY))
+        self.theta[: sum(map(len, values))].lerp_(torch.cat(values), average_share(self.steps))
 
     def add_steps(self, thetas: Tensor) -> None:
-        """Add the parameters after each of some steps, shape ``(K, P + 1)``."""
-        for theta in thetas:
-            self.add(theta)
+        """Add the parameters after each of some steps, float64, shape ``(K, P + 1)``."""
+        weights, kept = [], 1.0
+        for step in range(self.steps + len(thetas), self.steps, -1):  # how much of each the later steps leave
+            weights.append(kept * average_share(step))
+            kept -= weights[-1]
+        self.steps += len(thetas)
+        added = thetas.new_tensor(weights[::-1]) @ thetas
+        self.theta = kept * self.theta.to(added) + added
 
     def get_extra_state(self) -> Tensor:
         """Return the average, and then the number of steps, shape ``(P + 2,)``."""

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.parsing import AttributeDict
 from torch import Tensor
 
 from linreg_pl.callbacks.stability import largest_lr
-from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.data.base import data_of
 from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.regression import linreg, squared_loss
@@ -29,7 +29,8 @@ class SGDModel(LinearModel):
 
     Attributes:
         average: the average over the steps; None if the coefficients are those after the last step.
-        largest_lr: the largest stable step size, if lr was "auto".
+        finds_lr: whether every fit finds the step size for its rows.
+        largest_lr: the largest stable step size, if it was found.
     """
 
     lr: float
@@ -48,6 +49,7 @@ class SGDModel(LinearModel):
         require_positive("--model.lr", 1.0 if lr == "auto" else lr)
         require_not_negative("--model.init_std", init_std)
         require_not_negative("--model.weight_decay", weight_decay)
+        self.finds_lr = lr == "auto"
         self.lr = math.nan if lr == "auto" else lr  # until the rows are known
         self.largest_lr: float | None = None
         self.weight_decay = weight_decay
@@ -86,18 +88,14 @@ class SGDModel(LinearModel):
         """
         super().setup(stage)
         self._world_size = self.trainer.world_size
-        if stage == "fit" and math.isnan(self.lr):
+        if stage == "fit" and self.finds_lr:
             data = data_of(self.trainer)
             if data is None or not self.is_plain_sgd or self.squared_error_scale is None:
                 what = "another optimizer, scheduler or loss" if data is not None else "a loader of your own"
                 raise InputError(f"--model.lr auto: cannot be found for {what}; give a number")
-            self.choose_lr(data)
-
-    def choose_lr(self, data: DataModule) -> None:
-        """Set ``lr`` to a quarter of the largest stable one; to 1 if there is no largest."""
-        self.largest_lr = largest_lr(data, self)[0]
-        self.lr = self.largest_lr / 4 if math.isfinite(self.largest_lr) else 1.0
-        self.hparams["lr"] = self.lr
+            self.largest_lr = largest_lr(data, self)[0]
+            self.lr = self.largest_lr / 4 if math.isfinite(self.largest_lr) else 1.0
+            self.hparams["lr"] = self.lr
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight and bias for raw columns; the average over the steps, if that is wanted."""

@@ -165,14 +165,14 @@ def _optimum(report: Report) -> str:
     if "optimum" not in report:
         return ""
     best = report["optimum"]
-    about_zero = "" if report["coefficients"][-1]["name"] == "bias" else " about zero, as there is no bias,"
     text = (
         f"noise floor {report['noise_floor']:.6g} (residual std {best['residual_std']:.6g},"
         f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
     )
     if "f" in best and not _is_sgd(report):
-        text += f"\nr2{about_zero} {best['r2']:.6g}, adjusted" if about_zero else "\nadjusted r2"
-        text += f" {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
+        has_bias = report["coefficients"][-1]["name"] == "bias"
+        r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"
+        text += f"\n{r2} {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
         text += f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
     return text
 

@@ -111,8 +111,7 @@ class Columns:
         known = ", ".join(map(repr, self.levels[name][:10]))
         what = (
             f"{as_text(piece.batch.column(name))[row].as_py()!r} is not among the levels of the training rows"
-            f" ({known});"
-            " --data.unknown ignore treats it as the first of them"
+            f" ({known}); --data.unknown ignore treats it as the first of them"
         )
         raise _fault(source, piece, name, row, what)
 

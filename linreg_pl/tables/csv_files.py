@@ -72,17 +72,16 @@ def _codes(path: Path, names: Sequence[str]) -> set[str]:
 
     if not names:
         return set()
-    names = [name for name in csv.open_csv(path).schema.names if name in names]
+    names = [column.name for column in csv.open_csv(path).schema if column.name in names and column.type != pa.string()]
+    if not names:  # all are text anyway, which saves a pass over the file
+        return set()
     options = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
+    needless_zero = r"^\s*[+-]?0[0-9]+\s*$"
+    found = set()
     with csv.open_csv(path, convert_options=options) as reader:
-        batches = (batch for batch in reader) if names else ()
-        found = [
-            name
-            for batch in batches
-            for name in names
-            if pc.any(pc.match_substring_regex(batch.column(name), r"^\s*[+-]?0[0-9]+\s*$")).as_py()
-        ]
-    return set(found)
+        for batch in reader:
+            found |= {n for n in names if pc.any(pc.match_substring_regex(batch.column(n), needless_zero)).as_py()}
+    return found
 
 
 def _convert(path: Path, options: "csv.ConvertOptions") -> ArrowCopy:

@@ -20,6 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from linreg_pl.functional.regression import AVERAGE_DECAY
+
 Floats = NDArray[np.float32]
 
 LINE = 16  # numbers in a cache line
@@ -101,7 +103,7 @@ def _steps(
         if has_bias:
             b += rate * number(sum_residuals)
         if averaging:
-            share = 4.0 / (steps_averaged + step + 4)
+            share = (AVERAGE_DECAY + 1) / (steps_averaged + step + 1 + AVERAGE_DECAY)  # `average_share`
             for p in range(num_features):
                 average[p] += share * (w[p] - average[p])
             average[num_features] += share * (b - average[num_features])

@@ -34,7 +34,7 @@ class Averaged(Protocol):
     theta: Tensor
 
     def add_steps(self, thetas: Tensor) -> None:
-        """Add the parameters after each of some steps, shape ``(K, P + 1)``."""
+        """Add the parameters after each of some steps, float64, shape ``(K, P + 1)``."""
 
 
 SMALL = 8  # up to so many maps are applied one after another
