@@ -88,6 +88,8 @@ class SGDModel(LinearModel):
         """
         super().setup(stage)
         self._world_size = self.trainer.world_size
+        if self.average is not None:  # spawned processes share the memory of what they were given, and all write to it
+            self.average.theta = self.average.theta.clone()
         if stage == "fit" and self.finds_lr:
             data = data_of(self.trainer)
             if data is None or not self.is_plain_sgd or self.squared_error_scale is None:

@@ -21,6 +21,8 @@ def prepare(name):
         return model(models[fits]), {"datamodule": Synthetic(num_train=105)}, kind
     if data == "Table":
         return model(models[fits], 1), {"datamodule": norris(batch_size=7, val_fraction=0.2)}, kind
+    if data == "averaged":
+        return model(models[fits], 1, average=True), {"datamodule": norris(batch_size=7, val_fraction=0.2)}, L.Trainer
     start = {} if fits == "Exact" else {"init_std": 0.0, "lr": 0.1 if fits == "Concise" else 0.2}  # of half the loss
     ours = OwnModule() if fits == "OwnModule" else model(models[fits], **start)
     torch.manual_seed(5)

@@ -74,3 +74,11 @@ def test_spawned_and_forked(alone, tmp_path):
     found = run({"Concise Table": "ddp_spawn", "Exact Table": "ddp_fork"}, tmp_path)
     for name in found:
         agree(found[name], alone[name])
+
+
+def test_spawned_processes_average_each_on_its_own(tmp_path):
+    """They are given the same memory, which both would write to."""
+    names = [f"{fits} averaged" for fits in ("Scratch", "Concise", "Fused")]
+    found = run(dict.fromkeys(names, "ddp_spawn"), tmp_path)
+    for name in names:
+        agree(found[name], script.fit(name))
