@@ -62,6 +62,10 @@ class OneWindow:
         """Yield the one window."""
         yield Window(self.rows, self.orders.epoch_order(epoch), 0)
 
+    def in_order(self) -> Iterator[Batch]:
+        """Yield the rows in the order of the table, some at a time."""
+        return (self.rows[start : start + 2**15] for start in range(0, len(self), 2**15))
+
 
 class _Training:
     """A loader of training rows, which reads its place in their order from the Trainer.

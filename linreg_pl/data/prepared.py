@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
 from linreg_pl.functional.least_squares import merge_shifted, shifted_factor
 from linreg_pl.functional.stability import CurvatureMoments
-from linreg_pl.functional.standardize import Scaling
+from linreg_pl.functional.standardize import Scaling, rough_scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
 BLOCKS_PER_STEP = 16  # of factors: a step of the Trainer takes as long as a block
@@ -62,7 +62,9 @@ class PreparedRows(RowsInParts):
         return vars(self) | {"trainer": None, "_rows": {}, "_windows": None, "_curvature": None}
 
     def find_factor(self) -> Tensor:
-        """Find the triangular factor of the training rows, by one pass that the processes share."""
+        """Find the triangular factor of the training rows: while they are copied, or by a pass the processes share."""
+        if self.summary.factor is None and self._served != "factors" and self.streamed("train"):
+            self.windows()
         if self.summary.factor is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             metric = TriangularFactor(self.num_features, shifted=True).to(device)
@@ -102,22 +104,22 @@ class PreparedRows(RowsInParts):
         """Whether a part is too large to be kept in memory."""
         return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
 
-    def transform(self, batch: Batch) -> Batch:
-        """Return a block of raw rows as float32, standardised if asked for.
+    def transform(self, batch: Batch, scaling: Scaling | None) -> Batch:
+        """Return a block of raw rows as float32, standardised unless ``scaling`` is None.
 
         Raises:
             InputError: a value is too large for float32.
         """
         if self._to_float32 is None:
             self._to_float32 = Transform(self.feature_names, self.target_name)
-        return self._to_float32(batch, self._scaling, self._tell)
+        return self._to_float32(batch, scaling, self._tell)
 
     def _tell(self, message: str) -> None:
         if self.share[0] == 0:
             print(message, flush=True)
 
     def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
-        return self.transform(make())
+        return self.transform(make(), self._scaling)
 
     def _transformed_blocks(self, blocks: Iterator[Callable[[], Batch]]) -> Iterator[Batch]:
         _ = self.scaling  # to be learned before
@@ -145,34 +147,41 @@ class PreparedRows(RowsInParts):
         """The training rows in windows: one in memory, or many from a file that this machine's processes share."""
         if self._windows is None:
             if self.streamed("train"):
-                self._windows = self._spill()
+                self._windows = self._copied()
             else:
                 orders = EpochOrders(self.num_rows("train"), self.order_seed)
                 self._windows = OneWindow(self.rows("train"), orders)
         return self._windows
 
-    def _spill(self) -> Spill:
-        """Write the training rows to a file that this machine's processes share."""
+    def _copied(self) -> Spill:
+        """Copy the training rows to a file that this machine's processes share, and find their factor meanwhile."""
         strategy = None if self.trainer is None else self.trainer.strategy
         widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+        window_bytes = int(self.memory * 2**20) // 32
         spill = Spill(
-            temporary_path(strategy),
-            self.num_rows("train"),
-            widths,
-            self.batch_size,
-            self.seed,
-            window_bytes=int(self.memory * 2**20) // 32,
-            scaling=self.scaling,
+            temporary_path(strategy), self.num_rows("train"), widths, self.batch_size, self.seed, window_bytes
         )
-        writes = self.trainer is None or self.trainer.local_rank == 0
-        moments = CurvatureMoments(self.num_features)
+        factor = TriangularFactor(self.num_features, shifted=True)
 
-        def measured(blocks: Iterator[Batch]) -> Iterator[Batch]:
-            for batch in blocks:
-                moments.add(batch.X, batch.weight)
+        def factored(make: Callable[[], Batch]) -> tuple[Tensor, Batch]:
+            batch = make()
+            return shifted_factor(*batch), self.transform(batch, spill.written)
+
+        def copied() -> Iterator[Batch]:
+            blocks = self._sampled_blocks("train")
+            first = next(block for make in blocks if len((block := make()).y))
+            spill.written = rough_scaling(*first) if self.standardize else None
+            for part, batch in parallel_map(chain([lambda: first], blocks), factored):
+                factor.update(part)
                 yield batch
 
-        spill.fill(measured(self._transformed_blocks(self._sampled_blocks("train"))) if writes else None, strategy)
+        spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
+        known = factor.summary, spill.written
+        known = known if strategy is None else strategy.broadcast(known)
+        if self.summary.factor is None:
+            self.set_factor(known[0])
+        spill.written, spill.scaling = known[1], self.scaling
+        moments = self._measured(spill.in_order()) if self.share[0] == 0 else None
         self._curvature = moments if strategy is None else strategy.broadcast(moments)
         if spill.worst_spread > 1.25:
             self._tell(
@@ -188,9 +197,14 @@ class PreparedRows(RowsInParts):
         windows = self.windows()
         if self._curvature is None:
             assert isinstance(windows, OneWindow)  # a file of rows has them since it was written
-            self._curvature = CurvatureMoments(self.num_features)
-            self._curvature.add(windows.rows.X, windows.rows.weight)
+            self._curvature = self._measured(windows.in_order())
         return self._curvature
+
+    def _measured(self, pieces: Iterator[Batch]) -> CurvatureMoments:
+        total = CurvatureMoments(self.num_features)
+        for moments in parallel_map(pieces, lambda rows: CurvatureMoments(self.num_features).add(rows.X, rows.weight)):
+            total.merge(moments)
+        return total
 
 
 def _factor(make: Callable[[], Batch]) -> Tensor:

@@ -1,9 +1,12 @@
 """Rows of a table larger than memory, in a file of plain numbers that is read back in random order.
 
 Decoding a table takes longer than the SGD steps on it, and its row groups are too large to be shuffled well. So
-the rows are written once, as float32, into a temporary file, in blocks of some 8 KiB. An epoch reads the blocks in
-random order, a thousand or more at a time, and shuffles the rows of those: blocks from everywhere are a fair sample,
-even of a sorted table.
+the rows are written once, as float32, into a temporary file. An epoch reads blocks of consecutive rows in random
+order, some hundred at a time, and shuffles the rows of those: blocks from everywhere are a fair sample, even of a
+sorted table.
+
+When rows are written, the moments of their columns are not known yet. So they are written with the scaling of the
+first block of the table, which may be a rough one, and get the right one when they are read.
 """
 
 import os
@@ -13,13 +16,12 @@ import weakref
 from collections.abc import Iterable, Iterator
 from math import lcm, sqrt
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 import numpy as np
 import torch
 from lightning.pytorch.strategies import Strategy
-from numpy.typing import NDArray
+from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.loaders import Window
@@ -28,7 +30,8 @@ from linreg_pl.data.threads import prefetch
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 
-BLOCK_BYTES = 2**13
+BLOCK_BYTES = 2**14
+BUFFER_BYTES = 2**20
 
 
 def temporary_path(strategy: Strategy | None) -> Path:
@@ -48,8 +51,14 @@ class Spill:
         batch_size: rows in one mini-batch, over all processes.
         seed: shuffles the rows anew each epoch.
         window_bytes: how much is read at a time, about.
-        scaling: how the columns of X are standardised.
+
+    Attributes:
+        written: how the columns of X were standardised when they were written; None if they are raw.
+        scaling: how they are to be standardised when they are read.
     """
+
+    written: Scaling | None = None
+    scaling: Scaling | None = None
 
     def __init__(
         self,
@@ -59,14 +68,12 @@ class Spill:
         batch_size: int,
         seed: int,
         window_bytes: int,
-        scaling: Scaling | None = None,
     ) -> None:
         self.path = path
         self.num_rows = num_rows
         self.batch_size = batch_size
         self.seed = seed
         self.widths = widths
-        self.scaling = scaling
         self.row_bytes = 4 * sum(self.widths)
         self.block = max(1, min(BLOCK_BYTES // self.row_bytes, num_rows))
         # Windows hold whole mini-batches, and whole blocks too where that does not make them much larger.
@@ -116,23 +123,14 @@ class Spill:
                 f" {room / 2**30:.2g} GiB are left; set TMPDIR to a larger disk, or --data.memory above"
                 f" {size // 2**20}"
             )
-        rest = [np.empty((0, width), np.float32) for width in self.widths]
         with os.fdopen(os.dup(self.file), "r+b") as file:
             for batch in batches:
-                arrays = [np.concatenate([old, new.numpy()]) for old, new in zip(rest, batch, strict=True)]
-                count = len(arrays[0]) // self.block
-                whole = [part[: count * self.block].reshape(count, self.block * part.shape[1]) for part in arrays]
-                self._append(file, whole)
-                rest = [array[count * self.block :] for array in arrays]
-            self._append(file, [array.reshape(1, -1) for array in rest])
-            assert file.tell() == self.num_rows * self.row_bytes
-
-    def _append(self, file: BinaryIO, columns: list[NDArray[np.float32]]) -> None:
-        try:
-            file.write(np.concatenate(columns, axis=1).data)
-        except OSError as error:
-            what = f"{self.path.parent}: the training rows cannot be written ({error.strerror})"
-            raise InputError(f"{what}; set TMPDIR to a larger disk") from error
+                try:
+                    file.write(torch.cat(batch.columns, dim=1).numpy().data)
+                except OSError as error:
+                    what = f"{self.path.parent}: the training rows cannot be written ({error.strerror})"
+                    raise InputError(f"{what}; set TMPDIR to a larger disk") from error
+            assert file.tell() == size
 
     def windows(self, epoch: int, first: int) -> Iterator[Window]:
         """Yield an epoch from the window with mini-batch ``first`` on, each read while the one before is used."""
@@ -144,25 +142,33 @@ class Spill:
         ends = counts.cumsum()
         for number in range(first * self.batch_size // self.window, -(-self.num_rows // self.window)):
             low, high = number * self.window, min((number + 1) * self.window, self.num_rows)
-            arrays = [torch.empty(high - low, width) for width in self.widths]
-            start = low
-            block = int(np.searchsorted(ends, low, side="right"))
-            while start < high:
-                stop = min(int(ends[block]), high)
-                row = int(blocks[block]) * self.block + start - int(ends[block] - counts[block])
-                self._read(row, [array[start - low : stop - low].numpy() for array in arrays])
-                start, block = stop, block + 1
+            # The places in the file of the rows low to high of the epoch, which may begin and end within a block.
+            some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high)) + 1)
+            begin = np.maximum(ends[some] - counts[some], low)
+            place = blocks[some] * self.block + begin - (ends[some] - counts[some])
+            rows = self._read(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
             order = torch.randperm(high - low, generator=seeded_generator(self.seed, "window", epoch, number))
-            X, y, *weight = arrays
-            yield Window(Rows(X, y, *weight, scaling=self.scaling), order, low // self.batch_size)
+            yield Window(rows, order, low // self.batch_size)
 
-    def _read(self, row: int, targets: list[NDArray[np.float32]]) -> None:
-        """Read rows of one block, which holds its features, then its targets, then its weights."""
-        first = row - row % self.block
-        rows, place = min(self.block, self.num_rows - first), first * self.row_bytes
-        if len(targets[0]) == rows:
-            os.preadv(self.file, [target.data.cast("B") for target in targets], place)
-            return
-        for width, target in zip(self.widths, targets, strict=True):
-            os.preadv(self.file, [target.data.cast("B")], place + 4 * (row - first) * width)
-            place += 4 * rows * width
+    def in_order(self) -> Iterator[Batch]:
+        """Yield all rows in the order of the table, some at a time."""
+        step = max(1, BUFFER_BYTES // self.row_bytes)
+        return (self._read([row], [min(step, self.num_rows - row)])[:] for row in range(0, self.num_rows, step))
+
+    def _read(self, starts: list[int], counts: list[int]) -> Rows:
+        """Read some stretches of the file: at which row each starts, and how many rows it has."""
+        numbers = np.empty((sum(counts), sum(self.widths)), np.float32)
+        view, place = memoryview(numbers).cast("B"), 0
+        for start, count in zip(starts, counts, strict=True):
+            stop = place + count * self.row_bytes
+            os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
+            place = stop
+        X, *others = torch.from_numpy(numbers).split(self.widths, dim=1)
+        return Rows(self._rescaled(X), *(column.contiguous() for column in others), scaling=self.scaling)
+
+    def _rescaled(self, X: Tensor) -> Tensor:
+        if self.scaling is None or self.written is None:
+            return X.contiguous()
+        # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale
+        (m, s), (mean, scale) = self.written, self.scaling
+        return (X - ((mean - m) / s).float()).mul_((s / scale).float())

@@ -55,14 +55,14 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     width = X.shape[1] + 2
     size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
-    factors, shift = [], workspace.new_zeros(width)
+    factors = []
+    shift = torch.cat([workspace.new_zeros(1), _row_near(X[:size].mT), _row_near(y[:size].mT)])
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
-        columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
-        if start == 0:
-            shift[1:] = _row_near(columns[1:])
-        columns[1:] -= shift[1:, None]
+        columns[0] = 1
+        _subtract(rows.mT, shift[1:-1, None], columns[1:-1])
+        _subtract(target.mT, shift[-1:, None], columns[-1:])
         if weight is not None:
             columns *= weight[start : start + size].mT.double().sqrt()
         A, tau = columns.mT, columns.new_empty(min(columns.shape))
@@ -73,10 +73,25 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
 
 
 def _row_near(columns: Tensor) -> Tensor:
-    """Return the first row of ``(k, n)`` columns, rounded so coarsely that subtracting it costs no digit."""
-    low, high = torch.aminmax(columns, dim=1)
+    """Return the first row of ``(k, n)`` columns, rounded so coarsely that subtracting it costs no digit.
+
+    For a column about as far from 0 as its values are apart, it is 0: there is no digit to be won.
+    """
+    if columns.shape[1] == 0:
+        return columns.new_zeros(len(columns), dtype=torch.float64)
+    first, (low, high) = columns[:, 0].double(), (bound.double() for bound in torch.aminmax(columns, dim=1))
     unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
-    return torch.where(unit > 0, (columns[:, 0] / unit).round() * unit, columns[:, 0])
+    near = torch.where(unit > 0, (first / unit).round() * unit, first)
+    return torch.where(first.abs() < high - low, 0, near)
+
+
+def _subtract(columns: Tensor, shift: Tensor, out: Tensor) -> None:
+    if not shift.any():
+        out.copy_(columns)
+    elif columns.dtype == out.dtype:
+        torch.sub(columns, shift, out=out)
+    else:  # twice as fast as at once
+        out.copy_(columns).sub_(shift)
 
 
 def unshifted(factor: Tensor) -> Tensor:
@@ -251,7 +266,7 @@ def dependencies(factor: Tensor, has_bias: bool) -> list[list[int]]:
         involved = (direction.abs() > 1e-6).nonzero().flatten().tolist()
         result.append([own, *(column for column in involved if column != own)])
         if has_bias:
-            means = direction / norms * factor[0, 1:-1]
+            means = (direction / norms * factor[0, 1:-1])[involved]
             if means.sum().abs() > 1e-6 * means.abs().sum():
                 result[-1].append(-1)
     return result

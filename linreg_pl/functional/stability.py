@@ -33,8 +33,13 @@ class CurvatureMoments:
         self.num_rows = 0
         self.sums = torch.zeros(3, num_features + 1, num_features + 1, dtype=torch.float64)
 
-    def add(self, X: Tensor, weight: Tensor | None = None) -> None:
-        """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones."""
+    def merge(self, other: "CurvatureMoments") -> None:
+        """Add the rows of another."""
+        self.num_rows += other.num_rows
+        self.sums += other.sums
+
+    def add(self, X: Tensor, weight: Tensor | None = None) -> "CurvatureMoments":
+        """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones, and return this object."""
         self.num_rows += len(X)
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = X[start : start + ROWS_AT_ONCE].double()
@@ -44,6 +49,7 @@ class CurvatureMoments:
             if weight is not None:
                 self.sums[1].addmm_(V.mT, V)
             self.sums[2].addmm_((V * rows.square().sum(dim=1, keepdim=True)).mT, V)
+        return self
 
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:
         """Return ``E[A]`` and ``E[A²]`` of the half squared error over mini-batches drawn without replacement.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import column_std
+from linreg_pl.functional.least_squares import column_std, triangular_factor
 
 
 class Scaling(NamedTuple):
@@ -58,3 +58,10 @@ def column_scaling(R: Tensor) -> Scaling:
         R: triangular factor of ``[1 X y]``, shape ``(P + 2, P + 2)``; of weighted rows, the moments are weighted.
     """
     return Scaling(R[0, 1:-1] / R[0, 0], column_std(R))
+
+
+def rough_scaling(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Scaling:
+    """Scaling by the moments of some rows, ``(n, P)``, that is also of use where these rows have one value only."""
+    mean, scale = column_scaling(triangular_factor(X, y, weight))
+    one_value = scale <= 2**-40 * mean.abs()
+    return Scaling(mean, torch.where(one_value, torch.where(mean == 0, 1.0, mean.abs()), scale))

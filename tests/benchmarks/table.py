@@ -1,11 +1,15 @@
 """Fits of a Parquet table larger than the memory they may use: peak memory, and speed beside merely reading it.
 
-    python tests/benchmarks/table.py [--rows 20000000] [--folder /tmp]
+    python tests/benchmarks/table.py [--rows 20000000] [--sgd] [--folder /tmp]
 
 Writes a table of 11 float32 columns (0.9 GB at 20,000,000 rows) and one twice as long. Each fit is a whole
 process, `train.py fit`, whose peak resident memory the operating system reports. Speeds are slopes: rows of the
 second table more than of the first, by the time more, so that start-up is excluded. For reading, pyarrow is used in
 ways that are bounded in memory, with all cores.
+
+With ``--sgd`` instead: streamed SGD at 2, 11 and 64 columns beside a loop of pyarrow's bounded reading with scikit-learn's
+``partial_fit`` in this process, in turns. The first epoch of `Fused` is a slope over rows too, the later ones one
+over epochs.
 """
 
 import argparse
@@ -20,19 +24,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+from sklearn.linear_model import SGDRegressor
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-FEATURES = 10
 GROUP = 2**20
+MEMORY = 64  # MiB of rows under --sgd
+STREAMED = {2: 40_000_000, 11: 6_000_000, 64: 1_000_000}  # rows for each number of columns, the target included
 
 
-def write_table(path: Path, rows: int) -> None:
-    names = [*(f"x{i}" for i in range(FEATURES)), "y"]
+def write_table(path: Path, rows: int, features: int = 10) -> None:
+    names = [*(f"x{i}" for i in range(features)), "y"]
     rng = np.random.default_rng(0)
-    weight = np.arange(1, FEATURES + 1, dtype=np.float32)
+    weight = np.arange(1, features + 1, dtype=np.float32)
     with parquet.ParquetWriter(path, pa.schema([(name, pa.float32()) for name in names])) as file:
         for start in range(0, rows, GROUP):
-            X = rng.standard_normal((FEATURES, min(GROUP, rows - start)), dtype=np.float32)
+            X = rng.standard_normal((features, min(GROUP, rows - start)), dtype=np.float32)
             y = weight @ X + rng.standard_normal(X.shape[1], dtype=np.float32)
             file.write_table(pa.table([*X, y], names), row_group_size=GROUP)
 
@@ -52,6 +58,15 @@ def read(path: Path) -> None:
             table.to_batches()[0].to_tensor(row_major=True).to_numpy()
 
 
+def partial_fit(path: Path) -> None:
+    """Fit by scikit-learn, a piece of the table at a time."""
+    model = SGDRegressor(penalty=None, learning_rate="constant", eta0=1e-4)
+    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+        for batch in file.iter_batches(2**17):
+            *X, y = (column.to_numpy() for column in batch.columns)
+            model.partial_fit(np.stack(X, axis=1), y)
+
+
 def seconds(work: Callable[[Path], None], path: Path) -> float:
     """Best of three."""
     times = []
@@ -62,10 +77,10 @@ def seconds(work: Callable[[Path], None], path: Path) -> float:
     return min(times)
 
 
-def fit(path: Path, model: str) -> tuple[float, float]:
+def fit(path: Path, model: str, epochs: int = 1, *flags: str) -> tuple[float, float]:
     """Seconds and peak resident MB of a whole process."""
     command = [sys.executable, str(TRAIN), "fit", "--model", model, "--data", "Table", "--data.path", str(path)]
-    command += ["--data.target", "y", "--trainer.max_epochs", "1"]
+    command += ["--data.target", "y", "--trainer.max_epochs", str(epochs), *flags]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
@@ -76,12 +91,43 @@ def fit(path: Path, model: str) -> tuple[float, float]:
         return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
+def compare_sgd(folder: Path) -> None:
+    print(f"{'columns':>8}{'rows':>12}   M rows/s: {'partial_fit':>12}{'first epoch':>20}{'later epochs':>20}")
+    for columns, rows in STREAMED.items():
+        paths = {count: folder / f"{count}.parquet" for count in (rows, 2 * rows)}
+        for count, path in paths.items():
+            write_table(path, count, columns - 1)
+        short, long = paths.values()
+        flags = ("--data.memory", str(MEMORY))
+        best = dict.fromkeys(("peer", "short", "long", "epochs"), float("inf"))
+        for _ in range(3):
+            start = time.perf_counter()
+            partial_fit(short)
+            took = {
+                "peer": time.perf_counter() - start,
+                "short": fit(short, "Fused", 1, *flags)[0],
+                "long": fit(long, "Fused", 1, *flags)[0],
+                "epochs": fit(short, "Fused", 6, *flags)[0],
+            }
+            best = {name: min(best[name], took[name]) for name in best}
+        peer = rows / best["peer"] / 1e6
+        first, later = rows / (best["long"] - best["short"]) / 1e6, 5 * rows / (best["epochs"] - best["short"]) / 1e6
+        cells = "".join(f"{speed:>8.1f} ({speed / peer:>4.2f} times)" for speed in (first, later))
+        print(f"{columns:>8}{rows:>12}             {peer:>12.1f}{cells}", flush=True)
+        for path in paths.values():
+            path.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--sgd", action="store_true", help="streamed SGD beside partial_fit")
     parser.add_argument("--folder", type=Path, help="where the tables go; default: the folder for temporary files")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.sgd:
+            compare_sgd(Path(folder))
+            return
         paths = {rows: Path(folder, f"{rows}.parquet") for rows in (options.rows, 2 * options.rows)}
         for rows, path in paths.items():
             write_table(path, rows)

@@ -171,15 +171,15 @@ class TestSpread:
         assert spread(torch.from_numpy(order), torch.from_numpy(values), 10) == pytest.approx(expected, rel=0.03)
 
     @pytest.mark.parametrize("epoch", [0, 1])
-    def test_windows_of_a_thousand_blocks_are_a_fair_sample(self, spilled, values, epoch):
+    def test_windows_of_some_hundred_blocks_are_a_fair_sample(self, spilled, values, epoch):
         block = BLOCK_BYTES // 8
-        order, _, lengths = epoch_of(spilled(self.ROWS, 1, self.BATCH, 500 * 2**13, piece=2**16), epoch)
-        assert lengths == [500 * block, 500 * block, 24 * block]
+        order, _, lengths = epoch_of(spilled(self.ROWS, 1, self.BATCH, 250 * BLOCK_BYTES, piece=2**16), epoch)
+        assert lengths == [250 * block, 250 * block, 12 * block]
         assert 0.9 < spread(torch.tensor(order), values, self.BATCH) < 1.1
 
     @pytest.mark.parametrize("blocks", [2, 8, 32, 128])
     def test_worst_case_is_foretold(self, spilled, values, blocks):
-        spill = spilled(self.ROWS, 1, self.BATCH, blocks * 2**13, piece=2**16)
+        spill = spilled(self.ROWS, 1, self.BATCH, blocks * BLOCK_BYTES, piece=2**16)
         foretold = (1 + self.BATCH / blocks) ** 0.5
         assert spill.worst_spread == pytest.approx(foretold)
         measured = spread(torch.tensor(epoch_of(spill)[0]), values, self.BATCH)
@@ -214,7 +214,7 @@ class TestFile:
         for batches in (streamed, in_memory):
             rows = np.concatenate([torch.cat([batch.X, batch.y, batch.weight], dim=1) for batch in batches])
             tables.append(rows[np.lexsort(rows.T)])
-        np.testing.assert_array_equal(*tables)
+        np.testing.assert_allclose(*tables, rtol=0, atol=1e-6)  # standardised in two steps
         data.windows().close()
 
     def test_it_has_no_name_and_its_space_is_freed(self, data, folder):
@@ -249,9 +249,9 @@ class TestFile:
     def test_a_kill_while_it_is_written_leaves_nothing(self, data, folder, monkeypatch):
         seen, names = data.transform, []
 
-        def look(batch):
+        def look(*batch):
             names.append(list(folder.iterdir()))
-            return seen(batch)
+            return seen(*batch)
 
         monkeypatch.setattr(data, "transform", look)
         data.train_dataloader()
