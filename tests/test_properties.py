@@ -172,7 +172,7 @@ def test_a_file_of_rows_gives_every_row_once(num_rows, columns, batch_size, wind
         sizes = itertools.cycle([data.draw(st.integers(1, 50)), 7, 1])
         starts = list(itertools.takewhile(lambda start: start < num_rows, itertools.accumulate(sizes, initial=0)))
         parts = [slice(a, b) for a, b in zip(starts, [*starts[1:], num_rows], strict=True)]
-        spill.write(Rows(row.expand(-1, columns).contiguous(), row)[part] for part in parts)
+        spill.write(row.expand(-1, columns + 1)[part].contiguous() for part in parts)
         windows = list(spill.windows(epoch, 0))
         seen = torch.cat([window.rows.y[window.order.long()][:, 0] for window in windows])
         assert sorted(seen.tolist()) == list(range(num_rows))

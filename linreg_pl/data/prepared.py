@@ -49,7 +49,7 @@ class PreparedRows(RowsInParts):
         self.summary = TrainingSummary()
         self._scaling: Scaling | None = None
         self._fits = False  # so standardised columns are wanted
-        self._to_float32: Transform | None = None
+        self._transform: Transform | None = None
         self._forget_rows()
 
     def _forget_rows(self) -> None:
@@ -104,22 +104,20 @@ class PreparedRows(RowsInParts):
         """Whether a part is too large to be kept in memory."""
         return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
 
-    def transform(self, batch: Batch, scaling: Scaling | None) -> Batch:
-        """Return a block of raw rows as float32, standardised unless ``scaling`` is None.
-
-        Raises:
-            InputError: a value is too large for float32.
-        """
-        if self._to_float32 is None:
-            self._to_float32 = Transform(self.feature_names, self.target_name)
-        return self._to_float32(batch, scaling, self._tell)
+    def to_float32(self, batch: Batch, scaling: Scaling | None) -> Tensor:
+        """Return a block of raw rows as float32, one row after another, as `Transform` does."""
+        if self._transform is None:
+            self._transform = Transform(self.feature_names, self.target_name)
+        return self._transform(batch, scaling, self._tell)
 
     def _tell(self, message: str) -> None:
         if self.share[0] == 0:
             print(message, flush=True)
 
     def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
-        return self.transform(make(), self._scaling)
+        batch = make()
+        X, *others = self.to_float32(batch, self._scaling).split([column.shape[1] for column in batch], dim=1)
+        return batch.with_columns(X, *others, scaling=self._scaling)
 
     def _transformed_blocks(self, blocks: Iterator[Callable[[], Batch]]) -> Iterator[Batch]:
         _ = self.scaling  # to be learned before
@@ -157,23 +155,23 @@ class PreparedRows(RowsInParts):
         """Copy the training rows to a file that this machine's processes share, and find their factor meanwhile."""
         strategy = None if self.trainer is None else self.trainer.strategy
         widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
-        window_bytes = int(self.memory * 2**20) // 32
+        window_bytes = int(self.memory * 2**20) // 16
         spill = Spill(
             temporary_path(strategy), self.num_rows("train"), widths, self.batch_size, self.seed, window_bytes
         )
         factor = TriangularFactor(self.num_features, shifted=True)
 
-        def factored(make: Callable[[], Batch]) -> tuple[Tensor, Batch]:
+        def factored(make: Callable[[], Batch]) -> tuple[Tensor, Tensor]:
             batch = make()
-            return shifted_factor(*batch), self.transform(batch, spill.written)
+            return shifted_factor(*batch), self.to_float32(batch, spill.written)
 
-        def copied() -> Iterator[Batch]:
+        def copied() -> Iterator[Tensor]:
             blocks = self._sampled_blocks("train")
             first = next(block for make in blocks if len((block := make()).y))
             spill.written = rough_scaling(*first) if self.standardize else None
-            for part, batch in parallel_map(chain([lambda: first], blocks), factored):
+            for part, numbers in parallel_map(chain([lambda: first], blocks), factored):
                 factor.update(part)
-                yield batch
+                yield numbers
 
         spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
         known = factor.summary, spill.written

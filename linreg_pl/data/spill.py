@@ -16,11 +16,13 @@ import weakref
 from collections.abc import Iterable, Iterator
 from math import lcm, sqrt
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 import numpy as np
 import torch
 from lightning.pytorch.strategies import Strategy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
@@ -31,7 +33,8 @@ from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 
 BLOCK_BYTES = 2**14
-BUFFER_BYTES = 2**20
+BUFFER_BYTES = 2**22
+TILE = 32  # rows that are scaled as one, for loops over a few columns are slow
 
 
 def temporary_path(strategy: Strategy | None) -> Path:
@@ -81,6 +84,9 @@ class Spill:
         unit = unit if unit * self.row_bytes <= window_bytes else batch_size
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._reading = Lock()
+        self._interleaved = np.empty((0, sum(widths)), np.float32)
+        self._memory: list[tuple[NDArray[np.float32], weakref.ref[NDArray[np.float32]]]] = []
         self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
 
     @property
@@ -92,11 +98,11 @@ class Spill:
         """Return the number of rows."""
         return self.num_rows
 
-    def fill(self, batches: Iterable[Batch] | None, strategy: Strategy | None) -> None:
+    def fill(self, blocks: Iterable[Tensor] | None, strategy: Strategy | None) -> None:
         """Let one process of this machine write all rows, and the others wait for it.
 
         Args:
-            batches: the rows, in the order of the table; None for the processes that wait.
+            blocks: the rows in the order of the table, as `Transform` makes them; None for the processes that wait.
             strategy: by which the processes wait for each other; None for one process.
 
         Raises:
@@ -104,13 +110,13 @@ class Spill:
         """
         if strategy is not None:
             strategy.barrier()  # all have opened the file
-        if batches is not None:
+        if blocks is not None:
             self.path.unlink()
-            self.write(batches)
+            self.write(blocks)
         if strategy is not None:
             strategy.barrier()
 
-    def write(self, batches: Iterable[Batch]) -> None:
+    def write(self, blocks: Iterable[Tensor]) -> None:
         """Write all rows, in the order of the table.
 
         Raises:
@@ -124,9 +130,9 @@ class Spill:
                 f" {size // 2**20}"
             )
         with os.fdopen(os.dup(self.file), "r+b") as file:
-            for batch in batches:
+            for numbers in blocks:
                 try:
-                    file.write(torch.cat(batch.columns, dim=1).numpy().data)
+                    file.write(numbers.numpy().data)
                 except OSError as error:
                     what = f"{self.path.parent}: the training rows cannot be written ({error.strerror})"
                     raise InputError(f"{what}; set TMPDIR to a larger disk") from error
@@ -157,18 +163,39 @@ class Spill:
 
     def _read(self, starts: list[int], counts: list[int]) -> Rows:
         """Read some stretches of the file: at which row each starts, and how many rows it has."""
-        numbers = np.empty((sum(counts), sum(self.widths)), np.float32)
-        view, place = memoryview(numbers).cast("B"), 0
-        for start, count in zip(starts, counts, strict=True):
-            stop = place + count * self.row_bytes
-            os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
-            place = stop
-        X, *others = torch.from_numpy(numbers).split(self.widths, dim=1)
-        return Rows(self._rescaled(X), *(column.contiguous() for column in others), scaling=self.scaling)
+        num_rows, width = sum(counts), sum(self.widths)
+        tiles = -(-num_rows // TILE)
+        with self._reading:
+            if len(self._interleaved) < tiles * TILE:
+                self._interleaved = np.empty((tiles * TILE, width), np.float32)
+            view, place = memoryview(self._interleaved).cast("B"), 0
+            for start, count in zip(starts, counts, strict=True):
+                stop = place + count * self.row_bytes
+                os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
+                place = stop
+            numbers = torch.from_numpy(self._interleaved[: tiles * TILE])
+            if self.scaling is not None and self.written is not None:
+                # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
+                (m, s), (mean, scale) = self.written, self.scaling
+                offset, factor = torch.zeros(width), torch.ones(width)
+                offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
+                numbers.view(tiles, TILE * width).sub_(offset.repeat(TILE)).mul_(factor.repeat(TILE))
+            memory = self._borrow(num_rows * width).split([num_rows * columns for columns in self.widths])
+            X, *others = (
+                part.view(num_rows, -1).copy_(column)
+                for part, column in zip(memory, numbers[:num_rows].split(self.widths, dim=1), strict=True)
+            )
+        return Rows(X, *others, scaling=self.scaling)
 
-    def _rescaled(self, X: Tensor) -> Tensor:
-        if self.scaling is None or self.written is None:
-            return X.contiguous()
-        # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale
-        (m, s), (mean, scale) = self.written, self.scaling
-        return (X - ((mean - m) / s).float()).mul_((s / scale).float())
+    def _borrow(self, size: int) -> Tensor:
+        """Return memory for float32 numbers, which was used before if nobody refers to it any more.
+
+        The system takes longer to clear fresh memory than to read into it.
+        """
+        free = (array for array, borrowed in self._memory if borrowed() is None and len(array) >= size)
+        if (array := next(free, None)) is None:
+            array = np.empty(size, np.float32)
+        borrowed = array[:size]  # which the tensor holds on to
+        others = [entry for entry in self._memory if entry[0] is not array]
+        self._memory = [(array, weakref.ref(borrowed)), *others[:3]]
+        return torch.from_numpy(borrowed)

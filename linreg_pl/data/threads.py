@@ -19,7 +19,7 @@ def prefetch(pieces: Iterator[T]) -> Iterator[T]:
     Meanwhile torch uses one thread less: all of its threads would wait for the one that shares a core with the reader.
     """
     threads = torch.get_num_threads()
-    with _torch_threads(threads - 1), ThreadPoolExecutor(1) as reader:
+    with _torch_threads(threads - 1), ThreadPoolExecutor(1, initializer=_alone) as reader:
         coming = reader.submit(next, pieces, None)
         while (piece := coming.result()) is not None:
             coming = reader.submit(next, pieces, None)
@@ -33,7 +33,7 @@ def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
     If all cores shared each small factorisation, they would mostly wait for each other.
     """
     threads = torch.get_num_threads()
-    with _torch_threads(1), ThreadPoolExecutor(threads) as workers:
+    with _torch_threads(1), ThreadPoolExecutor(threads, initializer=_alone) as workers:
         under_way: deque[Future[U]] = deque()
         for piece in pieces:
             under_way.append(workers.submit(work, piece))
@@ -51,6 +51,11 @@ def return_memory() -> None:
     if hasattr(library := ctypes.CDLL(None), "mallopt"):
         m_mmap_threshold = -3  # malloc.h
         library.mallopt(m_mmap_threshold, 2**20)
+
+
+def _alone() -> None:
+    """Let torch work in this thread alone; a new thread would have others help it, whatever the calling one does."""
+    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
+
+ROWS_AT_ONCE = 2**12  # whose intermediate results stay in a core's cache
 
 
 class Transform:
@@ -23,26 +26,36 @@ class Transform:
         self.target = target
         self._rounded: set[str] = set()
 
-    def __call__(self, batch: Batch, scaling: Scaling | None, tell: Callable[[str], object]) -> Batch:
-        """Return a block of raw rows as float32, standardised unless ``scaling`` is None.
+    def __call__(self, batch: Batch, scaling: Scaling | None, tell: Callable[[str], object]) -> Tensor:
+        """Return a block of raw rows as float32, the features standardised unless ``scaling`` is None.
 
         Args:
-            batch: the rows.
+            batch: ``n`` rows.
             scaling: mean and standard deviation of the features, or None.
             tell: is told, once for each column, that its large integers are rounded.
+
+        Returns:
+            Features, target and perhaps weight of one row after another, shape ``(n, P + 1)`` or ``(n, P + 2)``.
 
         Raises:
             InputError: a value is too large for float32.
         """
-        X, y, *weight = batch
-        X = self._to_float32(X if scaling is None else scaling.standardize(X), self.features, tell)
-        y = self._to_float32(y, [self.target], tell)
-        return batch.with_columns(X, y, *(column.float() for column in weight), scaling=scaling)
+        widths = [column.shape[1] for column in batch]
+        numbers = torch.from_numpy(np.empty((len(batch.y), sum(widths)), np.float32))
+        for start in range(0, len(numbers), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            X, y, *weight = (column[rows] for column in batch)
+            X = X if scaling is None else scaling.standardize(X)
+            targets = numbers[rows].split(widths, dim=1)
+            for column, target in zip((X, y, *weight), targets, strict=True):
+                target.copy_(column)
+            low, high = map(float, torch.aminmax(numbers[rows]))
+            if not max(-low, high) <= 2**24:  # or infinite, or NaN for the targets of rows to predict
+                self._check(X, targets[0], self.features, tell)
+                self._check(y, targets[1], [self.target], tell)
+        return numbers
 
-    def _to_float32(self, columns: Tensor, names: Sequence[str], tell: Callable[[str], object]) -> Tensor:
-        result = columns.float()
-        if columns.dtype == torch.float32 or len(columns) == 0:
-            return result
+    def _check(self, columns: Tensor, result: Tensor, names: Sequence[str], tell: Callable[[str], object]) -> None:
         largest = max(map(abs, map(float, torch.aminmax(columns))))
         if largest > torch.finfo(torch.float32).max:
             row, column = result.isinf().nonzero()[0].tolist()
@@ -56,4 +69,3 @@ class Transform:
             self._rounded |= new
             for name in sorted(new):
                 tell(f"column {name!r}: integers beyond 2^24 are rounded to float32, which the steps are taken in\n")
-        return result

@@ -14,7 +14,7 @@ of n, ``E[a a'] = (n E[a]² - E[a²]) / (n - 1)``.
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE = 2**13
+ROWS_AT_ONCE = 2**13  # whose intermediate results stay in a core's cache
 
 
 class CurvatureMoments:
@@ -41,14 +41,19 @@ class CurvatureMoments:
     def add(self, X: Tensor, weight: Tensor | None = None) -> "CurvatureMoments":
         """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones, and return this object."""
         self.num_rows += len(X)
+        workspace = torch.ones(min(len(X), ROWS_AT_ONCE), X.shape[1] + 1, dtype=torch.float64)
         for start in range(0, len(X), ROWS_AT_ONCE):
-            rows = X[start : start + ROWS_AT_ONCE].double()
-            Z = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+            rows = X[start : start + ROWS_AT_ONCE]
+            Z = workspace[: len(rows)]
+            Z[:, :-1] = rows
+            lengths = torch.linalg.vector_norm(Z[:, :-1], dim=1, keepdim=True)
             V = Z if weight is None else Z * weight[start : start + ROWS_AT_ONCE]
             self.sums[0].addmm_(V.mT, Z)
             if weight is not None:
                 self.sums[1].addmm_(V.mT, V)
-            self.sums[2].addmm_((V * rows.square().sum(dim=1, keepdim=True)).mT, V)
+            Q = V.mul_(lengths)
+            self.sums[2].addmm_(Q.mT, Q)
+            workspace[:, -1] = 1
         return self
 
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:

@@ -9,21 +9,18 @@ from linreg_pl.functional.least_squares import column_std, triangular_factor
 
 
 class Scaling(NamedTuple):
-    """What is subtracted from the columns of X, and what they are then divided by; both float64, shape ``(P,)``."""
+    """What is subtracted from the columns of X, and what they are then divided by; both of shape ``(P,)``."""
 
     mean: Tensor
     scale: Tensor
 
     def standardize(self, X: Tensor) -> Tensor:
-        """Return ``(X - mean) / scale``, computed in float64.
+        """Return ``(X - mean) / scale``, computed in the more precise of their dtypes, which is float64 for moments.
 
         Args:
             X: raw features, shape ``(n, P)``.
-
-        Returns:
-            float64, shape ``(n, P)``.
         """
-        return X.to(torch.float64, copy=True).sub_(self.mean.to(X.device)).div_(self.scale.to(X.device))
+        return (X.to(self.mean.dtype) - self.mean.to(X.device)).div_(self.scale.to(X.device))
 
     def invert(self, X: Tensor) -> Tensor:
         """Return ``X * scale + mean``: the raw features, float64, shape ``(n, P)``."""
@@ -61,7 +58,8 @@ def column_scaling(R: Tensor) -> Scaling:
 
 
 def rough_scaling(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Scaling:
-    """Scaling by the moments of some rows, ``(n, P)``, that is also of use where these rows have one value only."""
+    """Scaling by the moments of some rows ``(n, P)``, of their dtype; of use also where they have one value only."""
     mean, scale = column_scaling(triangular_factor(X, y, weight))
     one_value = scale <= 2**-40 * mean.abs()
-    return Scaling(mean, torch.where(one_value, torch.where(mean == 0, 1.0, mean.abs()), scale))
+    scale = torch.where(one_value, torch.where(mean == 0, 1.0, mean.abs()), scale)
+    return Scaling(mean.to(X.dtype), scale.to(X.dtype))

@@ -35,7 +35,7 @@ def windows(request, tmp_path):
         rows = table_rows(num_rows)
         spill = Spill(tmp_path / f"{len(opened)}.rows", num_rows, (2, 1, 1), batch_size, seed, 2**11)
         opened.append(spill)
-        spill.write([Batch(rows.X, rows.y, rows.weight)])
+        spill.write([torch.cat([rows.X, rows.y, rows.weight], dim=1)])
         return spill
 
     yield make

@@ -1,7 +1,6 @@
 """Rows in a file instead of in memory, against the same rows as arrays."""
 
 import gc
-import itertools
 import os
 import shutil
 from math import sqrt
@@ -13,7 +12,6 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from linreg_pl.data.batch import Batch
 from linreg_pl.data.spill import BLOCK_BYTES, Spill
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
@@ -60,7 +58,7 @@ def spilled(tmp_path):
         opened.append(spill)
         row = torch.arange(num_rows, dtype=torch.float32)[:, None]
         columns = (row + torch.arange(num_features) % 4 / 4, -row, row + 1)
-        spill.write(itertools.starmap(Batch, zip(*(t.split(piece) for t in columns[: len(widths)]), strict=True)))
+        spill.write(torch.cat(columns[: len(widths)], dim=1).split(piece))
         return spill
 
     yield make
@@ -241,19 +239,19 @@ class TestFile:
         def bad(*_):
             raise InputError("bad row")
 
-        monkeypatch.setattr(data, "transform", bad)
+        monkeypatch.setattr(data, "to_float32", bad)
         with pytest.raises(InputError, match="bad row"):
             data.train_dataloader()
         assert list(folder.iterdir()) == []
 
     def test_a_kill_while_it_is_written_leaves_nothing(self, data, folder, monkeypatch):
-        seen, names = data.transform, []
+        seen, names = data.to_float32, []
 
         def look(*batch):
             names.append(list(folder.iterdir()))
             return seen(*batch)
 
-        monkeypatch.setattr(data, "transform", look)
+        monkeypatch.setattr(data, "to_float32", look)
         data.train_dataloader()
         assert len(names) > 1
         assert not any(names)
