@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -12,14 +12,12 @@ from torch import Tensor
 from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches
 from linreg_pl.data.parts import Part
-from linreg_pl.data.prepared import PreparedRows
+from linreg_pl.data.prepared import PreparedRows, Served
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.fused.steps import steps_per_chunk
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.tables.sources import rows_at_once
-
-Served = Literal["mini-batches", "chunks", "factors"]
 
 PARTS_OF_STAGES: dict[str, Part] = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 

@@ -5,6 +5,7 @@ under ``overfit_batches`` and to predict. Each of them gives a process its own r
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -62,9 +63,10 @@ class OneWindow:
         """Yield the one window."""
         yield Window(self.rows, self.orders.epoch_order(epoch), 0)
 
-    def in_order(self) -> Iterator[Batch]:
-        """Yield the rows in the order of the table, some at a time."""
-        return (self.rows[start : start + 2**15] for start in range(0, len(self), 2**15))
+    def in_order(self) -> Iterator[Callable[[], Batch]]:
+        """Yield functions that fetch all rows in the order of the table, some at a time."""
+        slices = (slice(start, start + 2**15) for start in range(0, len(self), 2**15))
+        return (partial(self.rows.__getitem__, some) for some in slices)
 
 
 class _Training:

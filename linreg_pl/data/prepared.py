@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from linreg_pl.functional.stability import CurvatureMoments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
+Served = Literal["mini-batches", "chunks", "factors"]
+
 BLOCKS_PER_STEP = 16  # of factors: a step of the Trainer takes as long as a block
+FACTORS_AT_ONCE = 64  # to be merged
 
 
 class PreparedRows(RowsInParts):
@@ -39,6 +42,7 @@ class PreparedRows(RowsInParts):
     """
 
     memory = math.inf
+    _served: Served = "mini-batches"
 
     def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:
         super().__init__()
@@ -159,7 +163,7 @@ class PreparedRows(RowsInParts):
         spill = Spill(
             temporary_path(strategy), self.num_rows("train"), widths, self.batch_size, self.seed, window_bytes
         )
-        factor = TriangularFactor(self.num_features, shifted=True)
+        factors: list[Tensor] = []
 
         def factored(make: Callable[[], Batch]) -> tuple[Tensor, Tensor]:
             batch = make()
@@ -170,11 +174,13 @@ class PreparedRows(RowsInParts):
             first = next(block for make in blocks if len((block := make()).y))
             spill.written = rough_scaling(*first) if self.standardize else None
             for part, numbers in parallel_map(chain([lambda: first], blocks), factored):
-                factor.update(part)
+                factors.append(part)
+                if len(factors) == FACTORS_AT_ONCE:
+                    factors[:] = [merge_shifted(torch.stack(factors))]
                 yield numbers
 
         spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
-        known = factor.summary, spill.written
+        known = merge_shifted(torch.stack(factors)) if factors else None, spill.written
         known = known if strategy is None else strategy.broadcast(known)
         if self.summary.factor is None:
             self.set_factor(known[0])
@@ -198,9 +204,13 @@ class PreparedRows(RowsInParts):
             self._curvature = self._measured(windows.in_order())
         return self._curvature
 
-    def _measured(self, pieces: Iterator[Batch]) -> CurvatureMoments:
+    def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
+        def measured(make: Callable[[], Batch]) -> CurvatureMoments:
+            rows = make()
+            return CurvatureMoments(self.num_features).add(rows.X, rows.weight)
+
         total = CurvatureMoments(self.num_features)
-        for moments in parallel_map(pieces, lambda rows: CurvatureMoments(self.num_features).add(rows.X, rows.weight)):
+        for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total
 

@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import lcm, sqrt
 from pathlib import Path
 from threading import Lock
@@ -33,7 +34,7 @@ from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 
 BLOCK_BYTES = 2**14
-BUFFER_BYTES = 2**22
+PIECE_BYTES = 2**20
 TILE = 32  # rows that are scaled as one, for loops over a few columns are slow
 
 
@@ -152,38 +153,49 @@ class Spill:
             some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high)) + 1)
             begin = np.maximum(ends[some] - counts[some], low)
             place = blocks[some] * self.block + begin - (ends[some] - counts[some])
-            rows = self._read(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
-            order = torch.randperm(high - low, generator=seeded_generator(self.seed, "window", epoch, number))
+            rows = self._window(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
+            generator = seeded_generator(self.seed, "window", epoch, number)
+            order = torch.randperm(high - low, generator=generator, dtype=torch.int32)
             yield Window(rows, order, low // self.batch_size)
 
-    def in_order(self) -> Iterator[Batch]:
-        """Yield all rows in the order of the table, some at a time."""
-        step = max(1, BUFFER_BYTES // self.row_bytes)
-        return (self._read([row], [min(step, self.num_rows - row)])[:] for row in range(0, self.num_rows, step))
+    def in_order(self) -> Iterator[Callable[[], Batch]]:
+        """Yield functions that read all rows in the order of the table, some at a time, for any thread to call."""
+        step = max(1, PIECE_BYTES // self.row_bytes)
+        return (partial(self._piece, row, min(step, self.num_rows - row)) for row in range(0, self.num_rows, step))
 
-    def _read(self, starts: list[int], counts: list[int]) -> Rows:
-        """Read some stretches of the file: at which row each starts, and how many rows it has."""
-        num_rows, width = sum(counts), sum(self.widths)
-        tiles = -(-num_rows // TILE)
+    def _piece(self, start: int, count: int) -> Batch:
+        X, *others = self._read([start], [count], self._memory_for(count)).split(self.widths, dim=1)
+        return Batch(X, *others)
+
+    def _memory_for(self, num_rows: int) -> NDArray[np.float32]:
+        return np.empty((-(-num_rows // TILE) * TILE, sum(self.widths)), np.float32)
+
+    def _read(self, starts: list[int], counts: list[int], memory: NDArray[np.float32]) -> Tensor:
+        """Read and scale some stretches of the file: at which row each starts, and how many rows it has."""
+        view, place = memory.data.cast("B"), 0
+        for start, count in zip(starts, counts, strict=True):
+            stop = place + count * self.row_bytes
+            os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
+            place = stop
+        numbers = torch.from_numpy(memory)
+        if self.scaling is not None and self.written is not None:
+            # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
+            (m, s), (mean, scale) = self.written, self.scaling
+            offset, factor = torch.zeros(sum(self.widths)), torch.ones(sum(self.widths))
+            offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
+            numbers.view(len(memory) // TILE, -1).sub_(offset.repeat(TILE)).mul_(factor.repeat(TILE))
+        return numbers[: sum(counts)]
+
+    def _window(self, starts: list[int], counts: list[int]) -> Rows:
+        num_rows = sum(counts)
         with self._reading:
-            if len(self._interleaved) < tiles * TILE:
-                self._interleaved = np.empty((tiles * TILE, width), np.float32)
-            view, place = memoryview(self._interleaved).cast("B"), 0
-            for start, count in zip(starts, counts, strict=True):
-                stop = place + count * self.row_bytes
-                os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
-                place = stop
-            numbers = torch.from_numpy(self._interleaved[: tiles * TILE])
-            if self.scaling is not None and self.written is not None:
-                # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
-                (m, s), (mean, scale) = self.written, self.scaling
-                offset, factor = torch.zeros(width), torch.ones(width)
-                offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
-                numbers.view(tiles, TILE * width).sub_(offset.repeat(TILE)).mul_(factor.repeat(TILE))
-            memory = self._borrow(num_rows * width).split([num_rows * columns for columns in self.widths])
+            if len(self._interleaved) < num_rows:
+                self._interleaved = self._memory_for(num_rows)
+            numbers = self._read(starts, counts, self._interleaved[: -(-num_rows // TILE) * TILE])
+            memory = self._borrow(numbers.numel()).split([num_rows * columns for columns in self.widths])
             X, *others = (
                 part.view(num_rows, -1).copy_(column)
-                for part, column in zip(memory, numbers[:num_rows].split(self.widths, dim=1), strict=True)
+                for part, column in zip(memory, numbers.split(self.widths, dim=1), strict=True)
             )
         return Rows(X, *others, scaling=self.scaling)
 

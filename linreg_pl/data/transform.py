@@ -10,7 +10,7 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 
-ROWS_AT_ONCE = 2**12  # whose intermediate results stay in a core's cache
+NUMBERS_AT_ONCE = 2**17  # whose intermediate results stay in a core's cache
 
 
 class Transform:
@@ -42,8 +42,9 @@ class Transform:
         """
         widths = [column.shape[1] for column in batch]
         numbers = torch.from_numpy(np.empty((len(batch.y), sum(widths)), np.float32))
-        for start in range(0, len(numbers), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        size = max(1, NUMBERS_AT_ONCE // sum(widths))
+        for start in range(0, len(numbers), size):
+            rows = slice(start, start + size)
             X, y, *weight = (column[rows] for column in batch)
             X = X if scaling is None else scaling.standardize(X)
             targets = numbers[rows].split(widths, dim=1)

@@ -12,8 +12,9 @@ from lightning.pytorch.utilities.parsing import AttributeDict
 from torch import Tensor, nn
 
 from linreg_pl.callbacks import Curves, EpochScores, History, Optimum, Stability
-from linreg_pl.data.base import DataModule, Served, data_of, other_columns
+from linreg_pl.data.base import DataModule, data_of, other_columns
 from linreg_pl.data.batch import Batch
+from linreg_pl.data.prepared import Served
 from linreg_pl.errors import InputError
 from linreg_pl.functional.regression import linreg
 from linreg_pl.functional.standardize import Scaling

@@ -7,9 +7,9 @@ process, `train.py fit`, whose peak resident memory the operating system reports
 second table more than of the first, by the time more, so that start-up is excluded. For reading, pyarrow is used in
 ways that are bounded in memory, with all cores.
 
-With ``--sgd`` instead: streamed SGD at 2, 11 and 64 columns beside a loop of pyarrow's bounded reading with scikit-learn's
-``partial_fit`` in this process, in turns. The first epoch of `Fused` is a slope over rows too, the later ones one
-over epochs.
+With ``--sgd`` instead: streamed SGD at 2, 11 and 64 columns beside a loop of pyarrow's bounded reading with
+scikit-learn's ``partial_fit`` in this process, in turns. The first epoch of `Fused`, with all that comes before it, is
+a slope over rows too; the later ones are timed by the lines that the process prints.
 """
 
 import argparse
@@ -28,8 +28,7 @@ from sklearn.linear_model import SGDRegressor
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 GROUP = 2**20
-MEMORY = 64  # MiB of rows under --sgd
-STREAMED = {2: 40_000_000, 11: 6_000_000, 64: 1_000_000}  # rows for each number of columns, the target included
+STREAMED = {2: 80_000_000, 11: 24_000_000, 64: 4_000_000}  # rows for each number of columns, the target included
 
 
 def write_table(path: Path, rows: int, features: int = 10) -> None:
@@ -77,10 +76,10 @@ def seconds(work: Callable[[Path], None], path: Path) -> float:
     return min(times)
 
 
-def fit(path: Path, model: str, epochs: int = 1, *flags: str) -> tuple[float, float]:
+def fit(path: Path, model: str) -> tuple[float, float]:
     """Seconds and peak resident MB of a whole process."""
     command = [sys.executable, str(TRAIN), "fit", "--model", model, "--data", "Table", "--data.path", str(path)]
-    command += ["--data.target", "y", "--trainer.max_epochs", str(epochs), *flags]
+    command += ["--data.target", "y", "--trainer.max_epochs", "1"]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
@@ -91,29 +90,37 @@ def fit(path: Path, model: str, epochs: int = 1, *flags: str) -> tuple[float, fl
         return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
+def epochs(path: Path, count: int) -> list[float]:
+    """Seconds from the start of a process that fits by streamed SGD to the end of each of its epochs."""
+    command = [sys.executable, str(TRAIN), "fit", "--model", "Fused", "--data", "Table", "--data.path", str(path)]
+    command += ["--data.target", "y", "--data.memory", "64", "--trainer.max_epochs", str(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            ends = [time.perf_counter() - start for line in process.stdout if line.startswith("epoch ")]
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)}: status {process.returncode}")
+    return ends
+
+
 def compare_sgd(folder: Path) -> None:
     print(f"{'columns':>8}{'rows':>12}   M rows/s: {'partial_fit':>12}{'first epoch':>20}{'later epochs':>20}")
     for columns, rows in STREAMED.items():
-        paths = {count: folder / f"{count}.parquet" for count in (rows, 2 * rows)}
+        paths = {count: folder / f"{count}.parquet" for count in (rows // 4, rows)}
         for count, path in paths.items():
             write_table(path, count, columns - 1)
-        short, long = paths.values()
-        flags = ("--data.memory", str(MEMORY))
-        best = dict.fromkeys(("peer", "short", "long", "epochs"), float("inf"))
+        few, many = paths.values()
+        best = [float("inf")] * 4
         for _ in range(3):
             start = time.perf_counter()
-            partial_fit(short)
-            took = {
-                "peer": time.perf_counter() - start,
-                "short": fit(short, "Fused", 1, *flags)[0],
-                "long": fit(long, "Fused", 1, *flags)[0],
-                "epochs": fit(short, "Fused", 6, *flags)[0],
-            }
-            best = {name: min(best[name], took[name]) for name in best}
-        peer = rows / best["peer"] / 1e6
-        first, later = rows / (best["long"] - best["short"]) / 1e6, 5 * rows / (best["epochs"] - best["short"]) / 1e6
-        cells = "".join(f"{speed:>8.1f} ({speed / peer:>4.2f} times)" for speed in (first, later))
-        print(f"{columns:>8}{rows:>12}             {peer:>12.1f}{cells}", flush=True)
+            partial_fit(few)
+            peer = time.perf_counter() - start
+            first, *_, last = epochs(many, 5)
+            best = list(map(min, best, (peer, epochs(few, 1)[0], first, last - first)))
+        peer, first, later = rows / 4 / best[0], 3 / 4 * rows / (best[2] - best[1]), 4 * rows / best[3]
+        cells = "".join(f"{speed / 1e6:>8.1f} ({speed / peer:>4.2f} times)" for speed in (first, later))
+        print(f"{columns:>8}{rows:>12}             {peer / 1e6:>12.1f}{cells}", flush=True)
         for path in paths.values():
             path.unlink()
 

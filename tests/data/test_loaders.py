@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from linreg_pl.data.batch import Batch, Rows
+from linreg_pl.data.batch import Rows
 from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches, OneWindow
 from linreg_pl.data.sampling import EpochOrders, permutation
 from linreg_pl.data.spill import Spill

@@ -52,7 +52,7 @@ def _steps(
     theta: Floats,
     X: Floats,
     y: Floats,
-    order: NDArray[np.int64],
+    order: NDArray[np.unsignedinteger],
     batch_size: int,
     lr: float,
     weight_decay: float,
@@ -130,7 +130,7 @@ def run(
     theta: Floats,
     X: Floats,
     y: Floats,
-    order: NDArray[np.int64],
+    order: NDArray[np.signedinteger],
     batch_size: int,
     lr: float,
     weight_decay: float,
@@ -145,5 +145,17 @@ def run(
     steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered
     average = np.empty(0) if average is None else average
     rates = float(lr), float(weight_decay)
-    steps(theta, X, y, order.view(np.uint64), batch_size, *rates, has_bias, losses, weight, average, steps_averaged)
+    steps(
+        theta,
+        X,
+        y,
+        order.view(f"u{order.itemsize}"),
+        batch_size,
+        *rates,
+        has_bias,
+        losses,
+        weight,
+        average,
+        steps_averaged,
+    )
     return losses

@@ -58,7 +58,7 @@ def sgd_steps(
         >>> theta
         tensor([0.3750, 0.3750])
     """
-    order = torch.arange(len(y), device=X.device) if order is None else order.long()
+    order = torch.arange(len(y), device=X.device) if order is None else order
     if way == "loop" or (way is None and not by_moments(X.device)):
         from linreg_pl.functional.fused import loop  # imports numba
 
@@ -87,15 +87,15 @@ def sgd_steps(
         counts[-1:] -= counts.sum() - len(order)
     return scan.run(
         theta,
-        X[order],
-        y.reshape(-1, 1)[order],
+        X[order.long()],
+        y.reshape(-1, 1)[order.long()],
         batch_size,
         lr,
         weight_decay,
         has_bias,
         counts,
         all_reduce,
-        None if weight is None else weight[order],
+        None if weight is None else weight[order.long()],
         average,
     )
 
