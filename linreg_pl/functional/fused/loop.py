@@ -11,6 +11,7 @@ This module imports numba; `linreg_pl.functional.fused.steps` imports it only to
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -110,20 +111,23 @@ def _steps(
     theta[num_features] = b
 
 
-def _compile(*allowed: str) -> Any:
+def _compile(name: str, *allowed: str) -> Any:
+    # numba's cache tells functions apart by their names alone, not by what is allowed
+    function = FunctionType(_steps.__code__, globals(), name)
+    function.__qualname__ = name
     options: dict[str, Any] = {"nogil": True, "fastmath": set(allowed)}
     try:
-        return numba.njit(cache=True, **options)(_steps)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no writable folder for the cache
-        return numba.njit(**options)(_steps)
+        return numba.njit(**options)(function)
 
 
 # For a few columns, sums are computed in the same order as in torch, with the same rounding. Then even the loss of a
 # single row, the square of a small difference of large numbers, has the same digits. For more columns, sums may be
 # reordered, so that they vectorise. "nnan" and "ninf" are not allowed, as a diverging run must give NaN or infinity.
 FEW_COLUMNS = 4
-_in_order = _compile("nsz")
-_reordered = _compile("reassoc", "contract", "nsz", "arcp")
+_in_order = _compile("steps_in_order", "nsz")
+_reordered = _compile("steps_reordered", "reassoc", "contract", "nsz", "arcp")
 
 
 def run(

@@ -1,5 +1,9 @@
 """Many SGD steps at once against the same steps one by one, in numpy (float64) and in torch autograd (float32)."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -189,3 +193,23 @@ def test_processes_share_the_mini_batches(world_size, batch_size, chunk, weight_
         assert all(torch.equal(seen[0], other) for other in seen)
     assert calls == world_size * len(chunks)
     check(theta[0], torch.cat(losses), expected)
+
+
+def test_code_for_few_columns_is_not_loaded_for_many(tmp_path):
+    # numba's cache does not see that one may reorder sums: a wide table then had the slow code of a narrow one.
+    program = """
+import sys, torch
+from linreg_pl.functional.fused import loop
+from linreg_pl.functional.fused.steps import sgd_steps
+columns = int(sys.argv[1])
+sgd_steps(torch.zeros(columns + 1), torch.ones(9, columns), torch.ones(9, 1), None, 3, 0.01)
+print(*(sum(code.stats.cache_hits.values()) for code in (loop._in_order, loop._reordered)))
+"""
+
+    def cache_hits(columns):
+        command = [sys.executable, "-c", program, str(columns)]
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        return tuple(map(int, found.split()))
+
+    assert [cache_hits(columns) for columns in (2, 2, 64, 64)] == [(0, 0), (1, 0), (0, 0), (0, 1)]
