@@ -44,6 +44,7 @@ CASES = {  # name: (processes, arguments of fit)
     "processes": (2, f"--model Scratch {SMALL} --trainer.max_epochs 20"),
     "exact-processes": (2, f"--model Exact {TABLE}"),
 }
+GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 RESUME = "--trainer.logger linreg_pl.runs.logger.RunLogger --trainer.log_every_n_steps 7 --figures false --resume"
 ROWS = 40_000
 
@@ -88,12 +89,19 @@ def wait(children: list[int]) -> None:
 
 
 def stop(children: list[int], seconds: float, number: signal.Signals) -> bool:
-    """Send all a signal after a while; tell whether one was still running."""
+    """Send all a signal after a while, as a scheduler does; tell whether one was still running."""
     time.sleep(seconds)
     for child in children:
         os.kill(child, number)
-    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    allowed = {0, -number} | ({128 + number} if number != signal.SIGKILL else set())
+    deadline, allowed = time.monotonic() + GRACE, {0, -number} | ({128 + number} if number != signal.SIGKILL else set())
+    ends = []
+    for child in children:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            time.sleep(0.01)
+            if time.monotonic() > deadline:  # torch may wait for a process that has ended before they met
+                os.kill(child, signal.SIGKILL)
+                allowed.add(-signal.SIGKILL)
+        ends.append(os.waitstatus_to_exitcode(ended[1]))
     assert set(ends) <= allowed, f"ended with {ends}, see the log"
     return any(ends)
 
