@@ -30,6 +30,15 @@ SIZES = {
     "row as wide as a block": (301, BLOCK_BYTES // 4 - 1, 7, 2**16),
     "row wider than a block": (203, 3000, 10, 2**17),
 }
+COLUMNS = {  # random generator and number of rows to values
+    "far from 0": lambda random, n: 1e4 + random.normal(size=n),
+    "sorted": lambda random, n: np.arange(n) * 1e3,
+    "constant at first": lambda random, n: np.where(np.arange(n) < 0.7 * n, -7e6, random.normal(size=n)),
+    "small at first": lambda random, n: random.normal(size=n) * np.where(np.arange(n) < 0.7 * n, 1e-6, 1e6),
+    "all 0 at first": lambda random, n: np.where(np.arange(n) < 0.7 * n, 0, random.normal(size=n)),
+    "tiny": lambda random, n: 1e-30 * random.normal(size=n),
+    "single": lambda random, n: random.normal(3, 2, size=n).astype(np.float32),
+}
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
@@ -269,3 +278,58 @@ class TestFile:
         gc.collect()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.close(file)
+
+
+class TestOneReading:
+    """A fit reads the table once: it finds the factor while it copies the rows, which are scaled when they are read."""
+
+    @pytest.fixture(params=["float64", "float32"])
+    def path(self, request, tmp_path):
+        random, n = np.random.default_rng(5), 200_000
+        columns = {name: make(random, n) for name, make in COLUMNS.items()}
+        columns["y"], columns["w"] = random.normal(size=n), random.uniform(0.1, 9, size=n)
+        if request.param == "float32":
+            columns = {name: column.astype(np.float32) for name, column in columns.items()}
+        path = tmp_path / "t.parquet"
+        parquet.write_table(pa.table(columns), path, row_group_size=50_000)
+        return path
+
+    @pytest.fixture(params=["weighted", "unweighted"])
+    def both(self, request, path):
+        """The same table, streamed and in memory."""
+        weights = "w" if request.param == "weighted" else None
+        tables = [Table(str(path), "y", features=list(COLUMNS), weights=weights, memory=memory) for memory in (1, 1000)]
+        for table in tables:
+            table.setup("fit")
+        yield tables
+        tables[0].windows().close()
+
+    def test_rows_are_standardised_as_in_memory(self, both):
+        streamed, in_memory = (
+            torch.cat([make().X for make in table.windows().in_order()]) for table in both if table.scaling
+        )
+        np.testing.assert_allclose(streamed, in_memory, rtol=1e-5, atol=1e-6)
+
+    def test_factor_is_that_of_a_reading_of_its_own(self, both):
+        streamed, in_memory = (table.find_factor() for table in both)
+        np.testing.assert_allclose(streamed.abs(), in_memory.abs(), rtol=1e-8, atol=1e-12 * in_memory.abs().max())
+
+    def test_curvature_is_that_of_the_rows_in_memory(self, both):
+        (mean, square), (expected, expected_square) = (
+            table.curvature.of_mini_batches(32, True) for table in both if table.scaling
+        )
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(square, expected_square, rtol=1e-4, atol=1e-3)
+
+    def test_the_table_is_read_once(self, path, monkeypatch):
+        table, readings = Table(str(path), "y", features=["single"], memory=1), []
+        pieces = table.source.pieces
+        monkeypatch.setattr(table.source, "pieces", lambda *names: readings.append(names) or pieces(*names))
+        table.setup("fit")
+        assert table.streamed("train")
+        table.find_factor()
+        list(table.train_dataloader())
+        assert table.scaling is not None
+        assert table.curvature.num_rows == 200_000
+        assert len(readings) == 1
+        table.windows().close()

@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,17 @@ class TestParallelMap:
             return piece, torch.get_num_threads()
 
         assert list(parallel_map(iter(range(20)), slowest_first)) == [(piece, 1) for piece in range(20)]
+
+    @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+    def test_products_of_matrices_start_no_more_threads(self):
+        matrix = torch.randn(600, 600, dtype=torch.float64)
+
+        def running(_=None):
+            _ = matrix @ matrix
+            return len(list(Path("/proc/self/task").iterdir()))
+
+        before = running()
+        assert max(parallel_map(iter(range(8)), running)) <= before + torch.get_num_threads()
 
     def test_only_some_pieces_are_read_ahead(self):
         read, threads = [], torch.get_num_threads()
