@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**12, 2**16  # whichever gives more rows; such a block fits in a core's cache
+SAMPLE = 256  # rows that tell how far apart the values of a column are
 RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # is multiplied by the number of columns
 
 
@@ -56,13 +57,19 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
-    shift = torch.cat([workspace.new_zeros(1), _row_near(X[:size].mT), _row_near(y[:size].mT)])
+    shift = torch.cat([workspace.new_zeros(1), _row_near(X), _row_near(y)])
+    shifts = bool(shift.any())
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
-        columns[0] = 1
-        _subtract(rows.mT, shift[1:-1, None], columns[1:-1])
-        _subtract(target.mT, shift[-1:, None], columns[-1:])
+        if shifts and rows.dtype == target.dtype == columns.dtype:
+            columns[0] = 1
+            torch.sub(rows.mT, shift[1:-1, None], out=columns[1:-1])
+            torch.sub(target.mT, shift[-1:, None], out=columns[-1:])
+        else:
+            columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
+            if shifts:
+                columns[1:] -= shift[1:, None]
         if weight is not None:
             columns *= weight[start : start + size].mT.double().sqrt()
         A, tau = columns.mT, columns.new_empty(min(columns.shape))
@@ -72,26 +79,18 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
 
 
-def _row_near(columns: Tensor) -> Tensor:
-    """Return the first row of ``(k, n)`` columns, rounded so coarsely that subtracting it costs no digit.
+def _row_near(rows: Tensor) -> Tensor:
+    """Return the first of some rows ``(n, k)``, rounded so coarsely that subtracting it costs no digit.
 
     For a column about as far from 0 as its values are apart, it is 0: there is no digit to be won.
     """
-    if columns.shape[1] == 0:
-        return columns.new_zeros(len(columns), dtype=torch.float64)
-    first, (low, high) = columns[:, 0].double(), (bound.double() for bound in torch.aminmax(columns, dim=1))
+    if len(rows) == 0:
+        return rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    some = rows[:SAMPLE].double()
+    first, (low, high) = some[0], torch.aminmax(some, dim=0)
     unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
     near = torch.where(unit > 0, (first / unit).round() * unit, first)
     return torch.where(first.abs() < high - low, 0, near)
-
-
-def _subtract(columns: Tensor, shift: Tensor, out: Tensor) -> None:
-    if not shift.any():
-        out.copy_(columns)
-    elif columns.dtype == out.dtype:
-        torch.sub(columns, shift, out=out)
-    else:  # twice as fast as at once
-        out.copy_(columns).sub_(shift)
 
 
 def unshifted(factor: Tensor) -> Tensor:
