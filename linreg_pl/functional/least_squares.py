@@ -57,8 +57,8 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
-    shift = torch.cat([workspace.new_zeros(1), _row_near(X), _row_near(y)])
-    shifts = bool(shift.any())
+    shift = workspace.new_zeros(width)
+    shifts = len(X) > 0 and _find_shift(torch.cat([X[:SAMPLE], y[:SAMPLE]], dim=1).double(), shift[1:])
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
@@ -79,18 +79,21 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
 
 
-def _row_near(rows: Tensor) -> Tensor:
-    """Return the first of some rows ``(n, k)``, rounded so coarsely that subtracting it costs no digit.
+def _find_shift(rows: Tensor, shift: Tensor) -> bool:
+    """Fill ``shift`` with the first of some rows, rounded so coarsely that subtracting it costs no digit.
 
-    For a column about as far from 0 as its values are apart, it is 0: there is no digit to be won.
+    For a column about as far from 0 as its values are apart, it stays 0: there is no digit to be won.
+
+    Returns:
+        Whether there is anything to subtract.
     """
-    if len(rows) == 0:
-        return rows.new_zeros(rows.shape[1], dtype=torch.float64)
-    some = rows[:SAMPLE].double()
-    first, (low, high) = some[0], torch.aminmax(some, dim=0)
+    first, (low, high) = rows[0], torch.aminmax(rows, dim=0)
+    far = first.abs() >= high - low
+    if not far.any():
+        return False
     unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
-    near = torch.where(unit > 0, (first / unit).round() * unit, first)
-    return torch.where(first.abs() < high - low, 0, near)
+    shift.copy_(torch.where(far, torch.where(unit > 0, (first / unit).round() * unit, first), 0.0))
+    return True
 
 
 def unshifted(factor: Tensor) -> Tensor:
