@@ -79,6 +79,23 @@ def statsmodels_ols(path: Path) -> np.ndarray:
     return sm.OLS(y.astype(np.float64), sm.add_constant(X.astype(np.float64))).fit().params[1:]
 
 
+def polars_sums(path: Path) -> np.ndarray:
+    """Sums of products, streamed, and the normal equations, which lose the digits that QR keeps."""
+    import polars as pl
+
+    frame = pl.scan_parquet(path)
+    names = frame.collect_schema().names()
+    columns = [pl.lit(1.0), *(pl.col(name).cast(pl.Float64) for name in names)]
+    pairs = [(i, j) for j in range(1, len(columns)) for i in range(j + 1)]
+    sums = [(columns[i] * columns[j]).sum().alias(f"{i} {j}") for i, j in pairs]
+    found = frame.select(pl.len().alias("rows"), *sums).collect(engine="streaming").row(0)
+    moments = np.empty((len(columns), len(columns)))
+    moments[0, 0] = found[0]
+    for (i, j), value in zip(pairs, found[1:], strict=True):
+        moments[i, j] = moments[j, i] = value
+    return np.linalg.solve(moments[:-1, :-1], moments[:-1, -1])[1:]
+
+
 def best_time(fit: Callable[[Path], np.ndarray], path: Path, repeats: int = 3) -> tuple[float, np.ndarray]:
     times = []
     for _ in range(repeats):
@@ -95,6 +112,7 @@ def main() -> None:
     quieten()
     warnings.filterwarnings("ignore")
     peers = {"exact": ours, "scikit-learn": scikit_learn, "numpy": numpy_lstsq, "statsmodels": statsmodels_ols}
+    peers["polars sums"] = polars_sums
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; million rows per second (times scikit-learn)")
     print(f"{'columns':>8}{'rows':>12}" + "".join(f"{name:>20}" for name in peers))
     for columns, rows in ROWS.items():
