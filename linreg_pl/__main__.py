@@ -41,7 +41,6 @@ With --quiet, any command prints errors only.
 
 def main() -> None:
     """Run the command in ``sys.argv``; on Ctrl-C and SIGTERM, remove temporary files and exit with 130 and 143."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch adds a page to the sentence on a lost process
     stops = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
     try:
@@ -68,7 +67,7 @@ def _run(arguments: list[str]) -> None:
             show_completion(arguments[1:])
         elif arguments[0] in COMMANDS or arguments[0].startswith("-"):
             if os.environ.get("LINREG_DEBUG") != "1":
-                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else a lost connection prints C++ stack traces
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch adds pages to the sentence on a loss
             _import_without_gc("linreg_pl.cli.app").run()
         else:
             near = nearest(arguments[0], COMMANDS)

@@ -103,7 +103,8 @@ class DataModule(PreparedRows):
                 f"--ckpt_path: was made with {saved:,} training rows, here are {count:,}, and its place in their order"
                 " would be another; use the same rows, or start a new fit without --ckpt_path"
             )
-        self._forget_rows()
+        if state_dict != self.state_dict():  # a fit that goes on with the same rows need not read them again
+            self._forget_rows()
         self._scaling = None
         if "mean" in state_dict:
             self._scaling = Scaling(*(torch.tensor(state_dict[key], dtype=torch.float64) for key in ("mean", "scale")))
@@ -169,5 +170,7 @@ class DataModule(PreparedRows):
             return self._passes - 1, 0
         epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # type: ignore[attr-defined]
         if isinstance(loader, Chunks):  # the Trainer counts chunks
-            return epoch, max(0, trainer.global_step - epoch * len(loader.batches))
+            steps = len(loader.batches)
+            done = max(0, trainer.global_step - epoch * steps)
+            return (epoch + 1, 0) if done == steps else (epoch, done)  # asked before the Trainer counts the epoch
         return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as L
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.sampling import Sample
 
+T = TypeVar("T")
 Part = Literal["train", "val", "test", "predict"]
 
 
@@ -96,6 +97,10 @@ class RowsInParts(L.LightningDataModule, ABC):
     def _no_rows(self) -> Batch:
         weight = torch.empty(0, 1) if self.weighted else None
         return Batch(torch.empty(0, self.num_features), torch.empty(0, 1), weight, rows=slice(0, 0))
+
+    def _of_first_process(self, value: T) -> T:
+        """The value that process 0 has; all of them must ask."""
+        return self.trainer.strategy.broadcast(value) if self.trainer else value
 
     def _any_process(self, has: object) -> bool:
         """Whether any process has something; all of them must ask."""

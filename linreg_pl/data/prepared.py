@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from linreg_pl.metrics.least_squares import TriangularFactor
 Served = Literal["mini-batches", "chunks", "factors"]
 
 BLOCKS_PER_STEP = 16  # of factors: a step of the Trainer takes as long as a block
-FACTORS_AT_ONCE = 64  # to be merged
+ROUGH_ROWS = 2**12  # tell the scaling that rows are copied with, however the files of a table are cut
 
 
 class PreparedRows(RowsInParts):
@@ -60,15 +61,23 @@ class PreparedRows(RowsInParts):
         self._rows: dict[Part, Rows] = {}
         self._windows: Windows | None = None
         self._curvature: CurvatureMoments | None = None
+        self._factor_of_copy: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: the Trainer, and rows, which can be read again."""
-        return vars(self) | {"trainer": None, "_rows": {}, "_windows": None, "_curvature": None}
+        return vars(self) | {
+            "trainer": None,
+            "_rows": {},
+            "_windows": None,
+            "_curvature": None,
+            "_factor_of_copy": None,
+        }
 
     def find_factor(self) -> Tensor:
         """Find the triangular factor of the training rows: while they are copied, or by a pass the processes share."""
         if self.summary.factor is None and self._served != "factors" and self.streamed("train"):
             self.windows()
+            self.set_factor(self._factor_of_copy)
         if self.summary.factor is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             metric = TriangularFactor(self.num_features, shifted=True).to(device)
@@ -118,6 +127,10 @@ class PreparedRows(RowsInParts):
         if self.share[0] == 0:
             print(message, flush=True)
 
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        return (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+
     def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
         batch = make()
         X, *others = self.to_float32(batch, self._scaling).split([column.shape[1] for column in batch], dim=1)
@@ -132,9 +145,8 @@ class PreparedRows(RowsInParts):
         if part not in self._rows:
             blocks = self._transformed_blocks(self._sampled_blocks(part))
             count = self.num_rows(part)
-            widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
             # Memory from numpy, which asks for huge pages: random rows are then found half again as fast.
-            arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in widths]
+            arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in self._widths]
             start = 0
             for batch in blocks:
                 stop = start + len(batch.y)
@@ -158,35 +170,41 @@ class PreparedRows(RowsInParts):
     def _copied(self) -> Spill:
         """Copy the training rows to a file that this machine's processes share, and find their factor meanwhile."""
         strategy = None if self.trainer is None else self.trainer.strategy
-        widths = (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+        rows = (self.num_rows("train"), self._widths)
         window_bytes = int(self.memory * 2**20) // 16
-        spill = Spill(
-            temporary_path(strategy), self.num_rows("train"), widths, self.batch_size, self.seed, window_bytes
-        )
+        spill = Spill(temporary_path(strategy), *rows, self.batch_size, self.seed, window_bytes)
         factors: list[Tensor] = []
+        written: Scaling | None = None
 
         def factored(make: Callable[[], Batch]) -> tuple[Tensor, Tensor]:
             batch = make()
-            return shifted_factor(*batch), self.to_float32(batch, spill.written)
+            return shifted_factor(*batch), self.to_float32(batch, written)
 
         def copied() -> Iterator[Tensor]:
+            nonlocal written
             blocks = self._sampled_blocks("train")
-            first = next(block for make in blocks if len((block := make()).y))
-            spill.written = rough_scaling(*first) if self.standardize else None
-            for part, numbers in parallel_map(chain([lambda: first], blocks), factored):
+            first: list[Batch] = []
+            while sum(len(block.y) for block in first) < ROUGH_ROWS and (make := next(blocks, None)):
+                first.append(make())
+            if self.standardize:
+                written = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
+            made: Iterator[Callable[[], Batch]] = (partial(_itself, block) for block in first)
+            for part, numbers in parallel_map(chain(made, blocks), factored):
                 factors.append(part)
-                if len(factors) == FACTORS_AT_ONCE:
+                if len(factors) == BLOCKS_PER_STEP:
                     factors[:] = [merge_shifted(torch.stack(factors))]
                 yield numbers
 
         spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
-        known = merge_shifted(torch.stack(factors)) if factors else None, spill.written
-        known = known if strategy is None else strategy.broadcast(known)
-        if self.summary.factor is None:
-            self.set_factor(known[0])
-        spill.written, spill.scaling = known[1], self.scaling
+        known = (merge_shifted(torch.stack(factors)) if factors else None, written)
+        self._factor_of_copy, written = self._of_first_process(known)
+        if written is not None:
+            if self.summary.factor is None:
+                self.set_factor(self._factor_of_copy)
+            assert self.scaling is not None
+            spill.rescale(written, self.scaling)
         moments = self._measured(spill.in_order()) if self.share[0] == 0 else None
-        self._curvature = moments if strategy is None else strategy.broadcast(moments)
+        self._curvature = self._of_first_process(moments)
         if spill.worst_spread > 1.25:
             self._tell(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
@@ -213,6 +231,10 @@ class PreparedRows(RowsInParts):
         for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total
+
+
+def _itself(block: Batch) -> Batch:
+    return block
 
 
 def _factor(make: Callable[[], Batch]) -> Tensor:

@@ -57,12 +57,11 @@ class Spill:
         window_bytes: how much is read at a time, about.
 
     Attributes:
-        written: how the columns of X were standardised when they were written; None if they are raw.
-        scaling: how they are to be standardised when they are read.
+        scaling: how the columns of X are standardised when they are read; None if they are as they were written.
     """
 
-    written: Scaling | None = None
     scaling: Scaling | None = None
+    _tile: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -85,8 +84,7 @@ class Spill:
         unit = unit if unit * self.row_bytes <= window_bytes else batch_size
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._reading = Lock()
-        self._interleaved = np.empty((0, sum(widths)), np.float32)
+        self._lending = Lock()
         self._memory: list[tuple[NDArray[np.float32], weakref.ref[NDArray[np.float32]]]] = []
         self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
 
@@ -98,6 +96,19 @@ class Spill:
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.num_rows
+
+    def rescale(self, written: Scaling, scaling: Scaling) -> None:
+        """Have the columns of X standardised anew when they are read.
+
+        Args:
+            written: how they were standardised when they were written.
+            scaling: how they are to be standardised.
+        """
+        # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
+        (m, s), (mean, scale) = written, scaling
+        offset, factor = torch.zeros(sum(self.widths)), torch.ones(sum(self.widths))
+        offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
+        self.scaling, self._tile = scaling, (offset.repeat(TILE), factor.repeat(TILE))
 
     def fill(self, blocks: Iterable[Tensor] | None, strategy: Strategy | None) -> None:
         """Let one process of this machine write all rows, and the others wait for it.
@@ -147,12 +158,13 @@ class Spill:
         blocks = permutation(-(-self.num_rows // self.block), self.seed, epoch).numpy().astype(np.int64)
         counts = np.minimum(self.block, self.num_rows - blocks * self.block)
         ends = counts.cumsum()
+        starts = ends - counts
         for number in range(first * self.batch_size // self.window, -(-self.num_rows // self.window)):
             low, high = number * self.window, min((number + 1) * self.window, self.num_rows)
             # The places in the file of the rows low to high of the epoch, which may begin and end within a block.
             some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high)) + 1)
-            begin = np.maximum(ends[some] - counts[some], low)
-            place = blocks[some] * self.block + begin - (ends[some] - counts[some])
+            begin = np.maximum(starts[some], low)
+            place = blocks[some] * self.block + begin - starts[some]
             rows = self._window(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
             generator = seeded_generator(self.seed, "window", epoch, number)
             order = torch.randperm(high - low, generator=generator, dtype=torch.int32)
@@ -164,39 +176,30 @@ class Spill:
         return (partial(self._piece, row, min(step, self.num_rows - row)) for row in range(0, self.num_rows, step))
 
     def _piece(self, start: int, count: int) -> Batch:
-        X, *others = self._read([start], [count], self._memory_for(count)).split(self.widths, dim=1)
+        X, *others = self._read([start], [count]).split(self.widths, dim=1)
         return Batch(X, *others)
 
-    def _memory_for(self, num_rows: int) -> NDArray[np.float32]:
-        return np.empty((-(-num_rows // TILE) * TILE, sum(self.widths)), np.float32)
-
-    def _read(self, starts: list[int], counts: list[int], memory: NDArray[np.float32]) -> Tensor:
+    def _read(self, starts: list[int], counts: list[int]) -> Tensor:
         """Read and scale some stretches of the file: at which row each starts, and how many rows it has."""
-        view, place = memory.data.cast("B"), 0
+        num_rows, width = sum(counts), sum(self.widths)
+        numbers = self._borrow(-(-num_rows // TILE) * TILE * width)
+        view, place = numbers.numpy().data.cast("B"), 0
         for start, count in zip(starts, counts, strict=True):
             stop = place + count * self.row_bytes
             os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
             place = stop
-        numbers = torch.from_numpy(memory)
-        if self.scaling is not None and self.written is not None:
-            # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
-            (m, s), (mean, scale) = self.written, self.scaling
-            offset, factor = torch.zeros(sum(self.widths)), torch.ones(sum(self.widths))
-            offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
-            numbers.view(len(memory) // TILE, -1).sub_(offset.repeat(TILE)).mul_(factor.repeat(TILE))
-        return numbers[: sum(counts)]
+        if self._tile is not None:
+            offset, factor = self._tile
+            numbers.view(-1, TILE * width).sub_(offset).mul_(factor)
+        return numbers[: num_rows * width].view(num_rows, width)
 
     def _window(self, starts: list[int], counts: list[int]) -> Rows:
-        num_rows = sum(counts)
-        with self._reading:
-            if len(self._interleaved) < num_rows:
-                self._interleaved = self._memory_for(num_rows)
-            numbers = self._read(starts, counts, self._interleaved[: -(-num_rows // TILE) * TILE])
-            memory = self._borrow(numbers.numel()).split([num_rows * columns for columns in self.widths])
-            X, *others = (
-                part.view(num_rows, -1).copy_(column)
-                for part, column in zip(memory, numbers.split(self.widths, dim=1), strict=True)
-            )
+        numbers = self._read(starts, counts)
+        memory = self._borrow(numbers.numel()).split([len(numbers) * columns for columns in self.widths])
+        X, *others = (
+            part.view(len(numbers), -1).copy_(column)
+            for part, column in zip(memory, numbers.split(self.widths, dim=1), strict=True)
+        )
         return Rows(X, *others, scaling=self.scaling)
 
     def _borrow(self, size: int) -> Tensor:
@@ -204,10 +207,10 @@ class Spill:
 
         The system takes longer to clear fresh memory than to read into it.
         """
-        free = (array for array, borrowed in self._memory if borrowed() is None and len(array) >= size)
-        if (array := next(free, None)) is None:
-            array = np.empty(size, np.float32)
-        borrowed = array[:size]  # which the tensor holds on to
-        others = [entry for entry in self._memory if entry[0] is not array]
-        self._memory = [(array, weakref.ref(borrowed)), *others[:3]]
+        with self._lending:
+            free = [array for array, borrowed in self._memory if borrowed() is None and len(array) >= size]
+            array = min(free, key=len) if free else np.empty(size, np.float32)
+            borrowed = array[:size]  # which the tensor holds on to
+            others = [entry for entry in self._memory if entry[0] is not array]
+            self._memory = [(array, weakref.ref(borrowed)), *others[:4]]
         return torch.from_numpy(borrowed)

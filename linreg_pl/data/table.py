@@ -231,6 +231,8 @@ class Table(DataModule):
             )
         if sorted(columns.features) == sorted(mine.features):
             self.columns = replace(columns, missing=mine.missing, unknown=mine.unknown)  # in its order
+        if self.columns != mine:
+            self._forget_rows()
         super().load_state_dict(state_dict)
         for name, kind in state_dict["kinds"].items():
             if kinds[name] != kind:

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, Queue
 from typing import ClassVar, NoReturn
 
 from lightning.pytorch import Trainer
@@ -138,29 +139,35 @@ def end(error: Exception, status: int = 1) -> NoReturn:
         isinstance(error, (LostProcessError, distributed.DistError)) or CONNECTION.search(str(error))
     )
     cause, slow = "" if lost else _cause(error, rank), "imed out" in str(error)
-    heard: list[str] = []
+    heard: str | None = None
+    answers: Queue[str] = Queue()
+    keeps_store, deadline = bool(cause) and rank == 0 and not TORCHRUN_STORE, time.monotonic() + 2 * GRACE
 
     def ask() -> None:
         with suppress(RuntimeError):
             store = _store()
             text = cause or _roll_call(store, rank, slow)
-            heard.append(text if store.add("said", 1) == 1 else "")
+            answers.put(text if store.add("said", 1) == 1 else "")
+            while keeps_store and time.monotonic() < deadline and store.add("said", 0) < _State.world_size:
+                time.sleep(0.1)  # the others may have failed alike, and ask soon
 
     asking = threading.Thread(target=ask, daemon=True)  # as a store that cannot be reached never answers
     try:
         asking.start()
     except RuntimeError:  # no memory for a thread
         ask()
-    else:
-        asking.join(0 if _State.store_lost else 2 * GRACE)
-    if not heard:  # the store is gone or cannot be reached: one process on each host reports it
+    with suppress(Empty):
+        heard = answers.get(timeout=0 if _State.store_lost else 2 * GRACE)
+    if heard is None:  # the store is gone or cannot be reached: one process on each host reports it
         speaks = cause or os.environ.get("LOCAL_RANK", "0") == ("1" if _orphaned() else "0")
         keeper = f"torchrun at {os.environ['MASTER_ADDR']}" if TORCHRUN_STORE else _names([0] if rank else [1])
-        heard.append((cause or _loss(keeper, slow)) if speaks else "")
-    if heard[0]:
-        text = printable(" ".join(heard[0].split()))
+        heard = (cause or _loss(keeper, slow)) if speaks else ""
+    if heard:
+        text = printable(" ".join(heard.split()))
         print(f"{styled('error:', RED, sys.stderr)} {text}", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    if asking.is_alive() and keeps_store and not _children():
+        asking.join(GRACE)
     deadline = time.monotonic() + GRACE
     for child in _children():
         with suppress(subprocess.TimeoutExpired):

@@ -58,7 +58,9 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
     shift = workspace.new_zeros(width)
-    shifts = len(X) > 0 and _find_shift(torch.cat([X[:SAMPLE], y[:SAMPLE]], dim=1).double(), shift[1:])
+    if len(X):
+        shift[1:] = _row_near(torch.cat([X[:SAMPLE], y[:SAMPLE]], dim=1).double())
+    shifts = bool(shift.any())
     for start in range(0, len(X), max(size, 1)):
         rows, target = X[start : start + size], y[start : start + size]
         columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
@@ -79,21 +81,15 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
 
 
-def _find_shift(rows: Tensor, shift: Tensor) -> bool:
-    """Fill ``shift`` with the first of some rows, rounded so coarsely that subtracting it costs no digit.
+def _row_near(rows: Tensor) -> Tensor:
+    """Return the first of some rows, rounded so coarsely that subtracting it costs no digit.
 
-    For a column about as far from 0 as its values are apart, it stays 0: there is no digit to be won.
-
-    Returns:
-        Whether there is anything to subtract.
+    It has 0 for a column about as far from 0 as its values are apart, where there is no digit to be won.
     """
     first, (low, high) = rows[0], torch.aminmax(rows, dim=0)
     far = first.abs() >= high - low
-    if not far.any():
-        return False
     unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
-    shift.copy_(torch.where(far, torch.where(unit > 0, (first / unit).round() * unit, first), 0.0))
-    return True
+    return torch.where(far, torch.where(unit > 0, (first / unit).round() * unit, first), 0.0)
 
 
 def unshifted(factor: Tensor) -> Tensor:

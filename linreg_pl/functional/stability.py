@@ -41,11 +41,11 @@ class CurvatureMoments:
     def add(self, X: Tensor, weight: Tensor | None = None) -> "CurvatureMoments":
         """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones, and return this object."""
         self.num_rows += len(X)
-        workspace = torch.ones(min(len(X), ROWS_AT_ONCE), X.shape[1] + 1, dtype=torch.float64)
+        workspace = torch.empty(min(len(X), ROWS_AT_ONCE), X.shape[1] + 1, dtype=torch.float64)
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = X[start : start + ROWS_AT_ONCE]
             Z = workspace[: len(rows)]
-            Z[:, :-1] = rows
+            Z[:, :-1], Z[:, -1] = rows, 1
             lengths = torch.linalg.vector_norm(Z[:, :-1], dim=1, keepdim=True)
             V = Z if weight is None else Z * weight[start : start + ROWS_AT_ONCE]
             self.sums[0].addmm_(V.mT, Z)
@@ -53,7 +53,6 @@ class CurvatureMoments:
                 self.sums[1].addmm_(V.mT, V)
             Q = V.mul_(lengths)
             self.sums[2].addmm_(Q.mT, Q)
-            workspace[:, -1] = 1
         return self
 
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:

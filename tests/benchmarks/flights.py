@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from zipfile import ZipFile
 
+from linreg_pl.runs.checkpoints import newest_run
+
 ROOT = Path(__file__).parents[2]
 COLUMNS = "[dep_delay, distance, air_time, hour, month, carrier, origin]"
 
@@ -42,8 +44,9 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - start
-            newest = max(Path(folder, "runs", "table").glob("version_*"), key=lambda run: int(run.name.split("_")[1]))
-            report = json.loads((newest / "report.json").read_text(encoding="utf-8"))
+            run = newest_run(Path(folder, "runs", "table"))
+            assert run is not None
+            report = json.loads((run / "report.json").read_text(encoding="utf-8"))
             distance, r2 = report["joint_distance"], report["train"]["r2"]
             print(
                 f"{model:>8}{seconds:>9.0f}{report['epochs']:>8}{report['lr']:>12.5g}{distance:>16.2g}{r2:>9.5f}",

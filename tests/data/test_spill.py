@@ -333,3 +333,29 @@ class TestOneReading:
         assert table.curvature.num_rows == 200_000
         assert len(readings) == 1
         table.windows().close()
+
+    def test_files_of_other_precision_keep_their_digits(self, tmp_path):
+        random = np.random.default_rng(2)
+        x, y = 1e9 + random.normal(size=200_000), random.normal(size=200_000)
+        (tmp_path / "parts").mkdir()
+        for number, dtype in enumerate((np.float32, np.float64)):  # the first file tells the rough scaling
+            some = slice(number * 100_000, (number + 1) * 100_000)
+            columns = {"x": x[some].astype(dtype), "y": y[some].astype(dtype)}
+            parquet.write_table(pa.table(columns), tmp_path / "parts" / f"{number}.parquet", row_group_size=20_000)
+        tables = [Table(str(tmp_path / "parts"), "y", memory=memory) for memory in (1, 1000)]
+        for table in tables:
+            table.setup("fit")
+        streamed, in_memory = (
+            torch.cat([make().X for make in table.windows().in_order()]) for table in tables if table.scaling
+        )
+        np.testing.assert_allclose(streamed[100_000:], in_memory[100_000:], rtol=1e-5, atol=1e-5)
+        tables[0].windows().close()
+
+    def test_the_optimum_is_not_reported_if_it_is_not_wanted(self, path):
+        table = Table(str(path), "y", features=["single"], memory=1, standardize=False)
+        table.setup("fit")
+        list(table.train_dataloader())
+        assert table.summary.factor is None
+        table.find_factor()
+        assert table.summary.factor is not None
+        table.windows().close()

@@ -9,7 +9,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import linreg_pl
 from linreg_pl import Concise, Fused, InputError, Synthetic
-from tests.lightning.own import AT_500, FIRST_ROWS, MODELS, NOISE, SGD, OwnModule, model, norris, trainer, weights
+from tests.lightning.own import (
+    AT_500,
+    FIRST_ROWS,
+    MODELS,
+    NOISE,
+    SGD,
+    TRAINERS,
+    OwnModule,
+    model,
+    norris,
+    trainer,
+    weights,
+)
 
 pytestmark = NOISE
 
@@ -116,6 +128,17 @@ class TestResume:
         again = fits(2, lr=0.1)
         later = keeping(tmp_path, every, kind)
         later.fit(again, datamodule=Synthetic(num_train=300), ckpt_path=paths[0])
+        assert weights(again) == weights(whole)
+        assert later.global_step == 90
+
+    @pytest.mark.parametrize("kind", TRAINERS)
+    @pytest.mark.parametrize("options", [{}, {"num_val": 20}], ids=["no validation", "validation"])
+    def test_checkpoint_at_the_end_of_an_epoch(self, kind, options, whole, tmp_path):
+        first = trainer(kind, max_epochs=1, enable_checkpointing=True, default_root_dir=tmp_path)
+        first.fit(model(type(whole)), datamodule=Synthetic(num_train=300, **options))
+        again, later = model(type(whole)), trainer(kind, enable_checkpointing=True, default_root_dir=tmp_path)
+        path = first.checkpoint_callback.best_model_path
+        later.fit(again, datamodule=Synthetic(num_train=300, **options), ckpt_path=path)
         assert weights(again) == weights(whole)
         assert later.global_step == 90
 

@@ -32,6 +32,7 @@ SCRATCH = CONFIGS / "scratch.yaml"
 CONCISE = CONFIGS / "concise.yaml"
 TABLE = CONFIGS / "table.yaml"
 DDP = CONFIGS / "trainer" / "ddp_cpu.yaml"
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # as train.py does, but here the fork server imports torch
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.support.commands"])
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python shows users none
@@ -98,6 +99,7 @@ def in_subprocess(cwd: Path, *arguments: Any, launcher: tuple[str, ...] = ()) ->
     """Run ``python LAUNCHER train.py ARGUMENTS`` in a folder."""
     command = [sys.executable, *launcher, str(REPOSITORY / "train.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    del environment["TORCH_CPP_LOG_LEVEL"]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr, cwd)
 

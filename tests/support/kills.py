@@ -98,7 +98,8 @@ def stop(children: list[int], seconds: float, number: signal.Signals) -> bool:
     for child in children:
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             time.sleep(0.01)
-            if time.monotonic() > deadline:  # torch may wait for a process that has ended before they met
+            # Of several, torch may wait for one that has ended before they met.
+            if len(children) > 1 and time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
                 allowed.add(-signal.SIGKILL)
         ends.append(os.waitstatus_to_exitcode(ended[1]))

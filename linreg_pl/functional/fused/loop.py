@@ -148,18 +148,6 @@ def run(
     weight = y[:0] if weight is None else weight
     steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered
     average = np.empty(0) if average is None else average
-    rates = float(lr), float(weight_decay)
-    steps(
-        theta,
-        X,
-        y,
-        order.view(f"u{order.itemsize}"),
-        batch_size,
-        *rates,
-        has_bias,
-        losses,
-        weight,
-        average,
-        steps_averaged,
-    )
+    rates, rows = (float(lr), float(weight_decay)), order.view(f"u{order.itemsize}")
+    steps(theta, X, y, rows, batch_size, *rates, has_bias, losses, weight, average, steps_averaged)
     return losses

@@ -82,20 +82,21 @@ def sgd_steps(
             all_reduce(total)
             theta.copy_(total[:-1] / total[-1])
         return torch.from_numpy(losses)
+    order = order.long()
     if counts is None:
         counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
         counts[-1:] -= counts.sum() - len(order)
     return scan.run(
         theta,
-        X[order.long()],
-        y.reshape(-1, 1)[order.long()],
+        X[order],
+        y.reshape(-1, 1)[order],
         batch_size,
         lr,
         weight_decay,
         has_bias,
         counts,
         all_reduce,
-        None if weight is None else weight[order.long()],
+        None if weight is None else weight[order],
         average,
     )
 
