@@ -147,7 +147,7 @@ def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, s
     batches = [order[start : start + batch_size] for start in range(0, num_rows, batch_size)]
     done = data.draw(st.integers(0, len(batches)))
     row = torch.arange(float(num_rows))[:, None]
-    windows = OneWindow(Rows(row, row), EpochOrders(num_rows, 7))
+    windows = OneWindow(Rows(torch.cat([row, row], dim=1), 1), EpochOrders(num_rows, 7))
     loaders = [
         MiniBatches(windows, batch_size, rank, world_size, lambda _: (epoch, done)) for rank in range(world_size)
     ]
@@ -174,9 +174,9 @@ def test_a_file_of_rows_gives_every_row_once(num_rows, columns, batch_size, wind
         parts = [slice(a, b) for a, b in zip(starts, [*starts[1:], num_rows], strict=True)]
         spill.write(row.expand(-1, columns + 1)[part].contiguous() for part in parts)
         windows = list(spill.windows(epoch, 0))
-        seen = torch.cat([window.rows.y[window.order.long()][:, 0] for window in windows])
+        seen = torch.cat([window.rows[window.order].y[:, 0] for window in windows])
         assert sorted(seen.tolist()) == list(range(num_rows))
-        assert all((window.rows.y == window.rows.X).all() for window in windows)
+        assert all((window.rows.numbers[:, :1] == window.rows.numbers).all() for window in windows)
         assert all(len(window.order) % batch_size == 0 for window in windows[:-1])
 
 
@@ -215,12 +215,11 @@ def test_fused_steps_are_plain_ones(num_rows, columns, batch_size, has_bias, wei
         each = weight[rows, 0] if weighted else np.ones(len(rows))
         losses.append((each * residual**2).mean() / 2 + decay / 2 * (expected[:-1] ** 2).sum())
         expected -= lr * (Z.T @ (each * residual) / len(rows) + decay * np.append(expected[:-1], 0))
-    tensors = (torch.from_numpy(X), torch.from_numpy(y))
+    table = torch.from_numpy(np.hstack([X, y, weight] if weighted else [X, y]))
     for way in ("loop", "scan"):
         theta, found = torch.zeros(columns + 1), []
         for part in order.split(steps * batch_size):
             arguments = (batch_size, lr, decay, has_bias)
-            each = None if weight is None else torch.from_numpy(weight)
-            found += sgd_steps(theta, *tensors, part, *arguments, way=way, weight=each).tolist()
+            found += sgd_steps(theta, table, part, *arguments, way=way).tolist()
         np.testing.assert_allclose(theta, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found, losses, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,6 @@
 """Rows as models get them: `Batch` unpacks as ``X, y``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,30 +89,32 @@ class Batch:
 
 
 class Rows:
-    """Rows in memory, of which some are fetched at a time by one indexing operation.
+    """Rows in memory, where all numbers of a row lie together, so that a random row is found by one cache miss.
 
     Args:
-        X: features, shape ``(N, P)``.
-        y: targets, shape ``(N, 1)``.
-        weight: weights of the rows, shape ``(N, 1)``, or None.
-        scaling: how the columns of X were standardised.
+        numbers: features, target and perhaps weight of each row, shape ``(N, P + 1)`` or ``(N, P + 2)``.
+        num_features: P.
+        scaling: how the features were standardised.
     """
 
-    def __init__(self, X: Tensor, y: Tensor, weight: Tensor | None = None, *, scaling: Scaling | None = None) -> None:
-        self.X = X
-        self.y = y
-        self.weight = weight
+    def __init__(self, numbers: Tensor, num_features: int, *, scaling: Scaling | None = None) -> None:
+        self.numbers = numbers
+        self.num_features = num_features
         self.scaling = scaling
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.y)
+        return len(self.numbers)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """Fetch some rows."""
-        columns = (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
+        """Fetch some rows: views of a slice, or copies."""
         if isinstance(rows, slice):
-            chosen = [column[rows] for column in columns]
-        else:  # twice as fast as X[rows], which has to find out first what rows are
-            chosen = [column.index_select(0, rows) for column in columns]
-        return Batch(*chosen, rows=rows, scaling=self.scaling)
+            columns = self._columns(self.numbers[rows])
+        else:  # index_select is twice as fast as numbers[rows], which has to find out first what rows are
+            columns = [column.contiguous() for column in self._columns(self.numbers.index_select(0, rows))]
+        return Batch(*columns, rows=rows, scaling=self.scaling)
+
+    def _columns(self, numbers: Tensor) -> Sequence[Tensor]:
+        widths = [self.num_features, *[1] * (numbers.shape[1] - self.num_features)]
+        columns: Sequence[Tensor] = numbers.split(widths, dim=1)
+        return columns

@@ -143,18 +143,15 @@ class PreparedRows(RowsInParts):
     def rows(self, part: Part) -> Rows:
         """Rows of a part as float32, standardised if asked for, in memory from now on."""
         if part not in self._rows:
-            blocks = self._transformed_blocks(self._sampled_blocks(part))
-            count = self.num_rows(part)
+            scaling = self.scaling
+            blocks = self._sampled_blocks(part)
             # Memory from numpy, which asks for huge pages: random rows are then found half again as fast.
-            arrays = [torch.from_numpy(np.empty((count, width), np.float32)) for width in self._widths]
+            numbers = torch.from_numpy(np.empty((self.num_rows(part), sum(self._widths)), np.float32))
             start = 0
-            for batch in blocks:
-                stop = start + len(batch.y)
-                for array, column in zip(arrays, batch, strict=True):
-                    array[start:stop] = column
-                start = stop
-            X, y, *weight = arrays
-            self._rows[part] = Rows(X, y, *weight, scaling=self._scaling)
+            for some in parallel_map(blocks, lambda make: self.to_float32(make(), scaling)):
+                numbers[start : start + len(some)] = some
+                start += len(some)
+            self._rows[part] = Rows(numbers, self.num_features, scaling=scaling)
         return self._rows[part]
 
     def windows(self) -> Windows:
@@ -174,20 +171,20 @@ class PreparedRows(RowsInParts):
         window_bytes = int(self.memory * 2**20) // 16
         spill = Spill(temporary_path(strategy), *rows, self.batch_size, self.seed, window_bytes)
         factors: list[Tensor] = []
-        written: Scaling | None = None
+        rough: Scaling | None = None
 
         def factored(make: Callable[[], Batch]) -> tuple[Tensor, Tensor]:
             batch = make()
-            return shifted_factor(*batch), self.to_float32(batch, written)
+            return shifted_factor(*batch), self.to_float32(batch, rough)
 
         def copied() -> Iterator[Tensor]:
-            nonlocal written
+            nonlocal rough
             blocks = self._sampled_blocks("train")
             first: list[Batch] = []
             while sum(len(block.y) for block in first) < ROUGH_ROWS and (make := next(blocks, None)):
                 first.append(make())
             if self.standardize:
-                written = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
+                rough = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
             made: Iterator[Callable[[], Batch]] = (partial(_itself, block) for block in first)
             for part, numbers in parallel_map(chain(made, blocks), factored):
                 factors.append(part)
@@ -196,13 +193,13 @@ class PreparedRows(RowsInParts):
                 yield numbers
 
         spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
-        known = (merge_shifted(torch.stack(factors)) if factors else None, written)
-        self._factor_of_copy, written = self._of_first_process(known)
-        if written is not None:
+        known = (merge_shifted(torch.stack(factors)) if factors else None, rough)
+        self._factor_of_copy, rough = self._of_first_process(known)
+        if rough is not None:
             if self.summary.factor is None:
                 self.set_factor(self._factor_of_copy)
             assert self.scaling is not None
-            spill.rescale(written, self.scaling)
+            spill.rescale(rough, self.scaling)
         moments = self._measured(spill.in_order()) if self.share[0] == 0 else None
         self._curvature = self._of_first_process(moments)
         if spill.worst_spread > 1.25:

@@ -97,15 +97,15 @@ class Spill:
         """Return the number of rows."""
         return self.num_rows
 
-    def rescale(self, written: Scaling, scaling: Scaling) -> None:
+    def rescale(self, earlier: Scaling, scaling: Scaling) -> None:
         """Have the columns of X standardised anew when they are read.
 
         Args:
-            written: how they were standardised when they were written.
+            earlier: how they were standardised in the file.
             scaling: how they are to be standardised.
         """
         # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
-        (m, s), (mean, scale) = written, scaling
+        (m, s), (mean, scale) = earlier, scaling
         offset, factor = torch.zeros(sum(self.widths)), torch.ones(sum(self.widths))
         offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
         self.scaling, self._tile = scaling, (offset.repeat(TILE), factor.repeat(TILE))
@@ -165,7 +165,7 @@ class Spill:
             some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high)) + 1)
             begin = np.maximum(starts[some], low)
             place = blocks[some] * self.block + begin - starts[some]
-            rows = self._window(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
+            rows = self._read(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
             generator = seeded_generator(self.seed, "window", epoch, number)
             order = torch.randperm(high - low, generator=generator, dtype=torch.int32)
             yield Window(rows, order, low // self.batch_size)
@@ -176,10 +176,9 @@ class Spill:
         return (partial(self._piece, row, min(step, self.num_rows - row)) for row in range(0, self.num_rows, step))
 
     def _piece(self, start: int, count: int) -> Batch:
-        X, *others = self._read([start], [count]).split(self.widths, dim=1)
-        return Batch(X, *others)
+        return self._read([start], [count])[:]
 
-    def _read(self, starts: list[int], counts: list[int]) -> Tensor:
+    def _read(self, starts: list[int], counts: list[int]) -> Rows:
         """Read and scale some stretches of the file: at which row each starts, and how many rows it has."""
         num_rows, width = sum(counts), sum(self.widths)
         numbers = self._borrow(-(-num_rows // TILE) * TILE * width)
@@ -191,16 +190,7 @@ class Spill:
         if self._tile is not None:
             offset, factor = self._tile
             numbers.view(-1, TILE * width).sub_(offset).mul_(factor)
-        return numbers[: num_rows * width].view(num_rows, width)
-
-    def _window(self, starts: list[int], counts: list[int]) -> Rows:
-        numbers = self._read(starts, counts)
-        memory = self._borrow(numbers.numel()).split([len(numbers) * columns for columns in self.widths])
-        X, *others = (
-            part.view(len(numbers), -1).copy_(column)
-            for part, column in zip(memory, numbers.split(self.widths, dim=1), strict=True)
-        )
-        return Rows(X, *others, scaling=self.scaling)
+        return Rows(numbers[: num_rows * width].view(num_rows, width), self.widths[0], scaling=self.scaling)
 
     def _borrow(self, size: int) -> Tensor:
         """Return memory for float32 numbers, which was used before if nobody refers to it any more.

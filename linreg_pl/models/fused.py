@@ -50,7 +50,7 @@ class Fused(HandWrittenSGD):
     ) -> None:
         super().__init__(num_features, lr, bias, init_std, weight_decay, average)
         self._has_bias = bias
-        self._moved: tuple[Rows, tuple[Tensor, Tensor, Tensor | None]] | None = None
+        self._moved: tuple[Rows, Tensor] | None = None
         self.theta = nn.Parameter(torch.zeros(num_features + 1))  # weights, then bias, as the steps want them
         self.theta.data[:-1] = self.initial_weight(num_features, init_std)
 
@@ -71,12 +71,10 @@ class Fused(HandWrittenSGD):
         left = self.trainer.max_steps - self.global_step
         if 0 <= left < len(counts):
             counts, order = counts[:left], order[: left * chunk.batch_size]
-        X, y, weight = self._on_device(chunk.rows)
         several = self.trainer.world_size > 1
         losses = sgd_steps(
             self.theta,
-            X,
-            y,
+            self._on_device(chunk.rows),
             order.to(self.device),
             chunk.batch_size,
             self.lr,
@@ -85,7 +83,6 @@ class Fused(HandWrittenSGD):
             counts.to(self.device),
             torch.distributed.all_reduce if several else None,
             way="scan" if several and chunk is not batch else None,  # processes know their own rows only
-            weight=weight,
             average=self.average,
         )
         self.optimizers().step()  # type: ignore[union-attr]  # the Trainer counts this as one step
@@ -94,14 +91,13 @@ class Fused(HandWrittenSGD):
 
     def _as_chunk(self, batch: Any) -> Chunk:
         X, y, *weight = self.scaled(batch)
-        rows = Rows(X, *(column.to(X.dtype) for column in (y, *weight)))
-        return Chunk(rows, torch.arange(len(y)), len(y), torch.tensor([self.num_rows(batch)]))
+        numbers = torch.cat([X, *(column.to(X.dtype) for column in (y, *weight))], dim=1)
+        return Chunk(Rows(numbers, X.shape[1]), torch.arange(len(y)), len(y), torch.tensor([self.num_rows(batch)]))
 
-    def _on_device(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _on_device(self, rows: Rows) -> Tensor:
         """Move rows to the device of the steps, once for many chunks of the same rows."""
         if self._moved is None or self._moved[0] is not rows:
-            weight = None if rows.weight is None else rows.weight.to(self.device)
-            self._moved = rows, (rows.X.to(self.device), rows.y.to(self.device), weight)
+            self._moved = rows, rows.numbers.to(self.device)
         return self._moved[1]
 
     def configure_optimizers(self) -> SGD:

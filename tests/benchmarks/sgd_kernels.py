@@ -44,15 +44,15 @@ def notebook(X, y, order, batch_size, lr):
         sgd([w, b], lr, len(rows))
 
 
-def chunked(X, y, order, batch_size, lr, way, num_steps):
-    theta = torch.zeros(X.shape[1] + 1)
-    rows = batch_size * num_steps
+def chunked(rows, order, batch_size, lr, way, num_steps):
+    theta = torch.zeros(rows.shape[1])
+    size = batch_size * num_steps
     if order is None:
-        for X_part, y_part in zip(X.split(rows), y.split(rows), strict=True):
-            sgd_steps(theta, X_part, y_part, None, batch_size, lr, way=way)
+        for part in rows.split(size):
+            sgd_steps(theta, part, None, batch_size, lr, way=way)
     else:
-        for part in order.split(rows):
-            sgd_steps(theta, X, y, part, batch_size, lr, way=way)
+        for part in order.split(size):
+            sgd_steps(theta, rows, part, batch_size, lr, way=way)
 
 
 def scikit_learn(X, y, lr, shuffle):
@@ -73,20 +73,21 @@ def compare(num_rows, num_features, batches):
     """Print the lines of one table."""
     X = torch.randn(num_rows, num_features)
     y = X @ torch.randn(num_features, 1) + 4.2 + 0.01 * torch.randn(num_rows, 1)
-    order, lr = torch.randperm(num_rows), 0.1 / num_features
+    order, lr = torch.randperm(num_rows, dtype=torch.int32), 0.1 / num_features
+    rows = torch.cat([X, y], dim=1)
     shuffled, in_order = (scikit_learn(X, y, lr, shuffle) for shuffle in (True, False))
-    randperm = best_seconds({"it": lambda: torch.randperm(num_rows)})["it"] / num_rows
+    randperm = best_seconds({"it": lambda: torch.randperm(num_rows, dtype=torch.int32)})["it"] / num_rows
     for batch in batches:
         loop_steps, scan_steps = -(-(2**20) // batch), max(4, min(1024, 2**18 // (num_features + 2) ** 2))
         few, some = order[: 300 * batch], order[: scan_steps * batch * (8 if num_features <= 32 else 1)]
         contenders = {
             "notebook": (few, lambda few=few, batch=batch: notebook(X, y, few, batch, lr)),
-            "scan": (some, partial(chunked, X, y, some, batch, lr, "scan", scan_steps)),
-            "loop": (order, partial(chunked, X, y, order, batch, lr, "loop", loop_steps)),
-            "in order": (order, partial(chunked, X, y, None, batch, lr, "loop", loop_steps)),
+            "scan": (some, partial(chunked, rows, some, batch, lr, "scan", scan_steps)),
+            "loop": (order, partial(chunked, rows, order, batch, lr, "loop", loop_steps)),
+            "in order": (order, partial(chunked, rows, None, batch, lr, "loop", loop_steps)),
         }
         best = best_seconds({name: run for name, (_, run) in contenders.items()})
-        rate = {name: len(rows) / best[name] for name, (rows, _) in contenders.items()}
+        rate = {name: len(taken) / best[name] for name, (taken, _) in contenders.items()}
         together = 1 / (1 / rate["loop"] + randperm)
         rates = [rate["notebook"], shuffled, rate["scan"], rate["loop"], together, in_order, rate["in order"]]
         ratios = [rate["loop"] / rate["notebook"], rate["loop"] / shuffled, rate["in order"] / in_order]

@@ -16,7 +16,7 @@ STRUCTURES = [(1000, 10), (1003, 10), (1003, 1), (700, 100), (7, 10), (1003, 300
 def table_rows(num_rows):
     """Rows whose target is their number."""
     row = torch.arange(num_rows, dtype=torch.float32)[:, None]
-    return Rows(torch.cat([row, -row], dim=1), row, row + 1)
+    return Rows(torch.cat([row, -row, row, row + 1], dim=1), 2)
 
 
 def in_memory(num_rows, seed=None):
@@ -35,7 +35,7 @@ def windows(request, tmp_path):
         rows = table_rows(num_rows)
         spill = Spill(tmp_path / f"{len(opened)}.rows", num_rows, (2, 1, 1), batch_size, seed, 2**11)
         opened.append(spill)
-        spill.write([torch.cat([rows.X, rows.y, rows.weight], dim=1)])
+        spill.write([rows.numbers])
         return spill
 
     yield make
@@ -54,7 +54,7 @@ def numbers(batches):
 
 def whole_order(source, epoch):
     """Row numbers of an epoch."""
-    return [int(row) for window in source.windows(epoch, 0) for row in window.rows.y[window.order, 0]]
+    return [int(row) for window in source.windows(epoch, 0) for row in window.rows[window.order].y]
 
 
 class TestMiniBatches:
@@ -126,7 +126,7 @@ class TestChunks:
             parts = chunk.order.split(chunk.batch_size) if chunk.batch_size else [chunk.order] * len(chunk.counts)
             parts = [*parts, *[chunk.order[:0]] * (len(chunk.counts) - len(parts))]  # of which it may have no row
             for part, count in zip(parts, chunk.counts.tolist(), strict=True):
-                yield chunk.rows.y[part, 0].int().tolist(), count
+                yield chunk.rows[part].y[:, 0].int().tolist(), count
 
     @staticmethod
     def expected(batches):

@@ -78,7 +78,7 @@ def spilled(tmp_path):
 def epoch_of(spill, epoch=0, first=0):
     """Row numbers in their order, and the number of the first mini-batch of each window."""
     windows = list(spill.windows(epoch, first))
-    order = [-window.rows.y[window.order, 0].long() for window in windows]
+    order = [-window.rows[window.order].y[:, 0].long() for window in windows]
     return torch.cat(order).tolist(), [window.first for window in windows], [len(rows) for rows in order]
 
 
@@ -112,7 +112,7 @@ def test_windows_are_about_as_large_as_asked_for(spilled, size):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_values_of_a_row_stay_together(spilled, size, weighted):
     for window in spilled(*size, weighted=weighted).windows(1, 0):
-        X, y, weight = window.rows.X, window.rows.y, window.rows.weight
+        X, y, weight = (batch := window.rows[:]).X, batch.y, batch.weight
         assert X.dtype == y.dtype == torch.float32
         assert torch.equal(X, -y + torch.arange(size[1]) % 4 / 4)
         assert weight is None if not weighted else torch.equal(weight, 1 - y)

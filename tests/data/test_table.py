@@ -116,7 +116,7 @@ def test_moments_are_those_of_the_training_rows(path, columns):
     assert abs(data.scaling.mean[0] - columns["size"].mean()) > 0.1  # not those of all rows
     for part in ("train", "val"):
         expected = (data.raw(part)[0].numpy() - train.mean(axis=0)) / train.std(axis=0)
-        np.testing.assert_allclose(data.rows(part).X, expected, atol=1e-6)
+        np.testing.assert_allclose(data.rows(part)[:].X, expected, atol=1e-6)
 
 
 def test_state_holds_the_moments_as_plain_numbers(path):
@@ -146,7 +146,7 @@ def test_state_holds_the_moments_as_plain_numbers(path):
 def test_without_standardize_columns_stay_as_they_are(path, columns):
     data = Table(str(path), target="price", standardize=False)
     data.setup("fit")
-    np.testing.assert_array_equal(data.rows("train").X[:, 0], columns["size"].astype(np.float32))
+    np.testing.assert_array_equal(data.rows("train")[:].X[:, 0], columns["size"].astype(np.float32))
     assert "mean" not in data.state_dict()
 
 
@@ -155,7 +155,7 @@ def test_large_offsets_are_standardised_in_float64(tmp_path):
     data = Table(str(write(tmp_path / "t.parquet", {"x": x, "y": x})), target="y")
     data.setup("fit")
     atol = 1e9 * np.finfo(np.float64).eps  # the mean's last digit
-    np.testing.assert_allclose(data.rows("train").X[:, 0], (np.arange(5) - 2) / np.sqrt(2), rtol=1e-6, atol=atol)
+    np.testing.assert_allclose(data.rows("train")[:].X[:, 0], (np.arange(5) - 2) / np.sqrt(2), rtol=1e-6, atol=atol)
 
 
 # Everything below: what is wrong is said in one sentence that names file, column and row.

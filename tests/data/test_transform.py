@@ -22,7 +22,9 @@ class TestRounding:
 
     def test_it_is_announced_once(self, tmp_path, capsys):
         x = 2**24 + np.arange(60_000)
-        torch.testing.assert_close(self.rows(tmp_path, x, False).X[:, 0].numpy(), x.astype(np.float32), rtol=0, atol=0)
+        torch.testing.assert_close(
+            self.rows(tmp_path, x, False)[:].X[:, 0].numpy(), x.astype(np.float32), rtol=0, atol=0
+        )
         assert capsys.readouterr().out == self.SENTENCE
 
     @pytest.mark.parametrize(

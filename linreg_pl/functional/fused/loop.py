@@ -1,7 +1,7 @@
 """Many SGD steps as one compiled loop over rows in memory, on a CPU.
 
 A mini-batch of ten rows takes a few hundred floating-point operations, so memory latency limits a shuffled epoch:
-two cache misses per row, of about 100 ns each. As the order of the rows is known in advance, the loop prefetches
+a cache miss per row, of about 100 ns. As the order of the rows is known in advance, the loop prefetches
 the rows that it needs soon (``llvm.prefetch``) while it works on the current one. Some hundred cache lines are then
 in flight at a time. They go to the second-level cache, which has room for more pending requests than the first
 (a third to a half faster on an AMD Zen 4). Each row is read once, while it is in the first-level cache: its residual
@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 LINE = 16  # numbers in a cache line
 LINES_AHEAD = 160  # cache lines to prefetch; measured, but half or twice as many are as fast
 ROWS_AHEAD = 64  # largest number of rows to prefetch
+NUM_FEATURES = 0  # if not 0, a constant of the compiled code
 
 
 def _prefetch(_: Any, array: Any, row: Any, column: Any) -> tuple[Any, Callable[..., Any]]:
@@ -51,24 +52,22 @@ prefetch: Any = intrinsic(_prefetch)
 
 def _steps(
     theta: Floats,
-    X: Floats,
-    y: Floats,
+    rows: Floats,
     order: NDArray[np.unsignedinteger],
     batch_size: int,
     lr: float,
     weight_decay: float,
     has_bias: bool,
     losses: Floats,
-    weight: Floats,
     average: NDArray[np.float64],
     steps_averaged: int,
 ) -> None:
     """Fill ``losses``; the other arguments are those of `run`."""
-    num_rows, num_features = len(order), X.shape[1]
-    weighted, averaging = len(weight) > 0, len(average) > 0
+    num_rows, width, num_features = len(order), rows.shape[1], NUM_FEATURES or len(theta) - 1
+    weighted, averaging = width > num_features + 1, len(average) > 0
     number = theta.dtype.type  # keeps the arithmetic in the precision of the parameters
-    ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (num_features // LINE + 2)))
-    w = theta[:num_features]
+    ahead = max(8, min(ROWS_AHEAD, LINES_AHEAD // (width // LINE + 1)))
+    w = theta[:num_features].copy()
     b = theta[num_features]
     descent = np.empty_like(w)  # negative gradient of the summed loss of a mini-batch
     for step in range(len(losses)):
@@ -79,20 +78,19 @@ def _steps(
         for i in range(start, stop):
             if i + ahead < num_rows:
                 coming = order[i + ahead]
-                for p in range(0, num_features, LINE):
-                    prefetch(X, coming, p)
-                prefetch(X, coming, num_features - 1)  # for a row that does not begin at a cache line
-                prefetch(y, coming, 0)
+                for p in range(0, width, LINE):
+                    prefetch(rows, coming, p)
+                prefetch(rows, coming, width - 1)  # for a row that does not begin at a cache line
             row = order[i]
             predicted = number(0)
             for p in range(num_features):
-                predicted += X[row, p] * w[p]
-            residual = y[row, 0] - (predicted + b)
-            pull = residual * weight[row, 0] if weighted else residual
+                predicted += rows[row, p] * w[p]
+            residual = rows[row, num_features] - (predicted + b)
+            pull = residual * rows[row, num_features + 1] if weighted else residual
             sum_squares += float(residual * pull)
             sum_residuals += pull
             for p in range(num_features):
-                descent[p] += pull * X[row, p]
+                descent[p] += pull * rows[row, p]
         penalty = number(0)
         if weight_decay:
             for p in range(num_features):
@@ -108,12 +106,13 @@ def _steps(
             for p in range(num_features):
                 average[p] += share * (w[p] - average[p])
             average[num_features] += share * (b - average[num_features])
+    theta[:num_features] = w
     theta[num_features] = b
 
 
-def _compile(name: str, *allowed: str) -> Any:
-    # numba's cache tells functions apart by their names alone, not by what is allowed
-    function = FunctionType(_steps.__code__, globals(), name)
+def _compile(name: str, *allowed: str, num_features: int = 0) -> Any:
+    # numba's cache tells functions apart by their names alone, not by what is allowed or by their constants
+    function = FunctionType(_steps.__code__, globals() | {"NUM_FEATURES": num_features}, name)
     function.__qualname__ = name
     options: dict[str, Any] = {"nogil": True, "fastmath": set(allowed)}
     try:
@@ -123,31 +122,28 @@ def _compile(name: str, *allowed: str) -> Any:
 
 
 # For a few columns, sums are computed in the same order as in torch, with the same rounding. Then even the loss of a
-# single row, the square of a small difference of large numbers, has the same digits. For more columns, sums may be
-# reordered, so that they vectorise. "nnan" and "ninf" are not allowed, as a diverging run must give NaN or infinity.
-FEW_COLUMNS = 4
-_in_order = _compile("steps_in_order", "nsz")
+# single row, the square of a small difference of large numbers, has the same digits. Loops over a known number of
+# columns are unrolled, which saves a fifth. For more columns, sums may be reordered, so that they vectorise. "nnan" and
+# "ninf" are not allowed, as a diverging run must give NaN or infinity.
+_of_few_columns = {count: _compile(f"steps_of_{count}_columns", "nsz", num_features=count) for count in (1, 2, 3, 4)}
 _reordered = _compile("steps_reordered", "reassoc", "contract", "nsz", "arcp")
 
 
 def run(
     theta: Floats,
-    X: Floats,
-    y: Floats,
+    rows: Floats,
     order: NDArray[np.signedinteger],
     batch_size: int,
     lr: float,
     weight_decay: float,
     has_bias: bool,
-    weight: Floats | None = None,
     average: NDArray[np.float64] | None = None,
     steps_averaged: int = 0,
 ) -> Floats:
     """Take one step per ``batch_size`` rows of ``order``; arguments and result are those of `sgd_steps`."""
     losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
-    weight = y[:0] if weight is None else weight
-    steps = _in_order if X.shape[1] <= FEW_COLUMNS else _reordered
+    steps = _of_few_columns.get(len(theta) - 1, _reordered)
     average = np.empty(0) if average is None else average
-    rates, rows = (float(lr), float(weight_decay)), order.view(f"u{order.itemsize}")
-    steps(theta, X, y, rows, batch_size, *rates, has_bias, losses, weight, average, steps_averaged)
+    rates, unsigned = (float(lr), float(weight_decay)), order.view(f"u{order.itemsize}")
+    steps(theta, rows, unsigned, batch_size, *rates, has_bias, losses, average, steps_averaged)
     return losses

@@ -70,34 +70,33 @@ def states(maps: Tensor, first: Tensor) -> Tensor:
 
 def run(
     theta: Tensor,
-    X: Tensor,
-    y: Tensor,
+    mine: Tensor,
     batch_size: int,
     lr: float,
     weight_decay: float,
     has_bias: bool,
     counts: Tensor,
     all_reduce: AllReduce | None = None,
-    row_weight: Tensor | None = None,
     average: Averaged | None = None,
 ) -> Tensor:
-    """Take K steps, as `sgd_steps`; here X, y and row_weight are this process's rows of the chunk, in order."""
-    num_rows, num_features = X.shape
+    """Take K steps, as `sgd_steps`; ``mine`` are this process's rows of the chunk, in order."""
+    num_rows, num_features = len(mine), len(theta) - 1
+    X, y, *row_weight = mine.split([num_features, *[1] * (mine.shape[1] - num_features)], dim=1)
     batch_size = min(batch_size, num_rows)
     free = num_features + has_bias  # number of learned coefficients
     weight, bias = theta[:-1].double(), theta[-1].double()
-    rows = X.new_zeros(len(counts) * batch_size, free + 1, dtype=torch.float64)  # zeros fill up a short mini-batch
+    rows = mine.new_zeros(len(counts) * batch_size, free + 1, dtype=torch.float64)  # zeros fill up a short mini-batch
     rows[:num_rows, :num_features] = X
     rows[:num_rows, num_features:] = 1
     rows[:num_rows, -1] = y[:, 0] - rows[:num_rows, :num_features] @ weight - bias
-    if row_weight is not None:
-        rows[:num_rows] *= row_weight.double().sqrt()
+    if row_weight:
+        rows[:num_rows] *= row_weight[0].double().sqrt()
     rows = rows.reshape(len(counts), batch_size, free + 1)
     moments = rows.mT @ rows  # (K, Q, Q), Q = free + 1
     if all_reduce is not None:
         all_reduce(moments)
     moments /= counts[:, None, None]
-    identity = torch.eye(free + 1, dtype=torch.float64, device=X.device)
+    identity = torch.eye(free + 1, dtype=torch.float64, device=mine.device)
     if weight_decay:  # equals P additional rows: the unit vectors, with targets 0
         ridge = identity[:num_features].clone()
         ridge[:, -1] = -weight

@@ -12,8 +12,7 @@ from linreg_pl.functional.fused.scan import Averaged
 @torch.no_grad()
 def sgd_steps(
     theta: Tensor,
-    X: Tensor,
-    y: Tensor,
+    rows: Tensor,
     order: Tensor | None,
     batch_size: int,
     lr: float,
@@ -22,8 +21,7 @@ def sgd_steps(
     counts: Tensor | None = None,
     all_reduce: scan.AllReduce | None = None,
     way: Literal["loop", "scan"] | None = None,
-    weight: Tensor | None = None,
-    average: "Averaged | None" = None,
+    average: Averaged | None = None,
 ) -> Tensor:
     """Take one SGD step on each of many mini-batches, without autograd.
 
@@ -34,8 +32,8 @@ def sgd_steps(
 
     Args:
         theta: weights, then bias, shape ``(P + 1,)``, contiguous; updated in place.
-        X: all rows in memory, shape ``(N, P)``; copying the wanted rows first would cost more than the steps.
-        y: targets, shape ``(N, 1)``.
+        rows: all rows in memory, each of features, target and perhaps its weight in the loss, shape ``(N, P + 1)`` or
+            ``(N, P + 2)``; copying the wanted ones first would cost more than the steps.
         order: indices of the rows in the order of the steps, shape ``(n,)``; None for all rows as they are. For the
             scan, the rows of this process only.
         batch_size: rows in a mini-batch (the last may have fewer); for the scan, of this process, which may be 0.
@@ -45,7 +43,6 @@ def sgd_steps(
         counts: rows of each mini-batch over all processes, shape ``(K,)``; needed by the scan with ``all_reduce``.
         all_reduce: sums a tensor over the processes, in place, like ``torch.distributed.all_reduce``; called once.
         way: "loop" or "scan", to choose. The loop takes a second to compile, or half a second to load from the cache.
-        weight: weight of each row in the loss, shape ``(N, 1)``; ones by default.
         average: is told the parameters after every step.
 
     Returns:
@@ -53,25 +50,23 @@ def sgd_steps(
 
     Example:
         >>> theta = torch.zeros(2)
-        >>> sgd_steps(theta, torch.ones(4, 1), torch.ones(4, 1), None, 2, lr=0.25)
+        >>> sgd_steps(theta, torch.ones(4, 2), None, 2, lr=0.25)
         tensor([0.5000, 0.1250])
         >>> theta
         tensor([0.3750, 0.3750])
     """
-    order = torch.arange(len(y), device=X.device) if order is None else order
-    if way == "loop" or (way is None and not by_moments(X.device)):
+    order = torch.arange(len(rows), device=rows.device) if order is None else order
+    if way == "loop" or (way is None and not by_moments(rows.device)):
         from linreg_pl.functional.fused import loop  # imports numba
 
         losses = loop.run(
             theta.detach().numpy(),
-            X.numpy(),
-            y.reshape(-1, 1).numpy(),
+            rows.numpy(),
             order.numpy(),
             batch_size,
             lr,
             weight_decay,
             has_bias,
-            None if weight is None else weight.numpy(),
             None if average is None else average.theta.numpy(),
             0 if average is None else average.steps,
         )
@@ -82,21 +77,18 @@ def sgd_steps(
             all_reduce(total)
             theta.copy_(total[:-1] / total[-1])
         return torch.from_numpy(losses)
-    order = order.long()
     if counts is None:
-        counts = torch.full((-(-len(order) // batch_size),), batch_size, device=X.device)
+        counts = torch.full((-(-len(order) // batch_size),), batch_size, device=rows.device)
         counts[-1:] -= counts.sum() - len(order)
     return scan.run(
         theta,
-        X[order],
-        y.reshape(-1, 1)[order],
+        rows.index_select(0, order),
         batch_size,
         lr,
         weight_decay,
         has_bias,
         counts,
         all_reduce,
-        None if weight is None else weight[order],
         average,
     )
 
