@@ -18,8 +18,8 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.functional.least_squares import merge_shifted, shifted_factor
-from linreg_pl.functional.stability import CurvatureMoments
+from linreg_pl.functional.least_squares import merge_shifted, num_rows, shifted, shifted_factor
+from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
@@ -220,11 +220,15 @@ class PreparedRows(RowsInParts):
         return self._curvature
 
     def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
+        factor, first = self.summary.shifted, None
+        if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
+            first = second_moments(factor if len(factor) > factor.shape[1] else shifted(factor), self.scaling)
+
         def measured(make: Callable[[], Batch]) -> CurvatureMoments:
             rows = make()
-            return CurvatureMoments(self.num_features).add(rows.X, rows.weight)
+            return CurvatureMoments(self.num_features, first).add(rows.X, rows.weight)
 
-        total = CurvatureMoments(self.num_features)
+        total = CurvatureMoments(self.num_features, first)
         for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total

@@ -21,7 +21,6 @@ from linreg_pl.data.survey import (
     require_weights,
     survey,
 )
-from linreg_pl.data.threads import return_memory
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown, numeric_names
 from linreg_pl.tables.sources import Piece, open_table, require_columns
@@ -147,8 +146,6 @@ class Table(DataModule):
                 self._survey(learn=True)
             elif stage in ("validate", "test") and dropping:
                 self._survey(learn=False)
-        if self.streamed("train"):
-            return_memory()
         super().setup(stage)
 
     def _survey(self, learn: bool) -> None:

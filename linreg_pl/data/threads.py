@@ -1,6 +1,5 @@
 """Threads that read ahead, and that work on several pieces at a time."""
 
-import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,16 +40,6 @@ def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-
-
-def return_memory() -> None:
-    """Return large blocks of memory to the system as soon as they are freed.
-
-    glibc would keep some for each thread, which would double the memory of a pass over a large table.
-    """
-    if hasattr(library := ctypes.CDLL(None), "mallopt"):
-        m_mmap_threshold = -3  # malloc.h
-        library.mallopt(m_mmap_threshold, 2**20)
 
 
 def _alone() -> None:

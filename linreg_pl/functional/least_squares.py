@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**12, 2**16  # whichever gives more rows; such a block fits in a core's cache
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**11, 2**17  # whichever gives more rows; such a block fits in a core's cache
 SAMPLE = 256  # rows that tell how far apart the values of a column are
 RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # is multiplied by the number of columns
 

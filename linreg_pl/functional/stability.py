@@ -14,6 +14,8 @@ of n, ``E[a a'] = (n E[a]² - E[a²]) / (n - 1)``.
 import torch
 from torch import Tensor
 
+from linreg_pl.functional.standardize import Scaling
+
 ROWS_AT_ONCE = 2**13  # whose intermediate results stay in a core's cache
 
 
@@ -22,6 +24,7 @@ class CurvatureMoments:
 
     Args:
         num_features: columns of X.
+        first: the first of the sums over all rows if it is known, as by `second_moments`, for it need not be added up.
 
     Attributes:
         num_rows: number of rows.
@@ -29,8 +32,9 @@ class CurvatureMoments:
             shape ``(3, P + 1, P + 1)``.
     """
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, first: Tensor | None = None) -> None:
         self.num_rows = 0
+        self.first = first
         self.sums = torch.zeros(3, num_features + 1, num_features + 1, dtype=torch.float64)
 
     def merge(self, other: "CurvatureMoments") -> None:
@@ -48,7 +52,8 @@ class CurvatureMoments:
             Z[:, :-1], Z[:, -1] = rows, 1
             lengths = torch.linalg.vector_norm(Z[:, :-1], dim=1, keepdim=True)
             V = Z if weight is None else Z * weight[start : start + ROWS_AT_ONCE]
-            self.sums[0].addmm_(V.mT, Z)
+            if self.first is None:
+                self.sums[0].addmm_(V.mT, Z)
             if weight is not None:
                 self.sums[1].addmm_(V.mT, V)
             Q = V.mul_(lengths)
@@ -67,6 +72,7 @@ class CurvatureMoments:
         """
         n, size = self.num_rows, min(batch_size, self.num_rows)
         mean, squared_weights, quartic = self.sums / n
+        mean = mean if self.first is None else self.first / n
         if not squared_weights.any():  # all rows weigh 1
             squared_weights = mean
         if has_bias:  # |z|² = |x|² + 1
@@ -75,6 +81,19 @@ class CurvatureMoments:
             mean, square = mean[:-1, :-1], quartic[:-1, :-1]
         of_pairs = (n * mean @ mean - square) / max(n - 1, 1)
         return mean, square / size + (1 - 1 / size) * of_pairs
+
+
+def second_moments(factor: Tensor, scaling: Scaling | None = None) -> Tensor:
+    """Return ``Σ v z zᵀ`` of rows, where ``z = (x, 1)`` and v is a row's weight, shape ``(P + 1, P + 1)``.
+
+    Args:
+        factor: shifted factor of ``[1 X y]`` over the rows as they are, ``(P + 3, P + 2)``.
+        scaling: how they are standardised before; None if they are not.
+    """
+    columns, shift = factor[:-1, 1:-1].clone(), factor[-1, 1:-1]
+    columns[0] += factor[0, 0] * (shift if scaling is None else shift - scaling.mean)
+    Z = torch.cat([columns if scaling is None else columns / scaling.scale, factor[:-1, :1]], dim=1)
+    return Z.mT @ Z
 
 
 def largest_stable_lr(mean: Tensor, square: Tensor) -> tuple[float, Tensor]:

@@ -20,7 +20,7 @@ class Scaling(NamedTuple):
         Args:
             X: raw features, shape ``(n, P)``.
         """
-        return (X - self.mean.to(X.device)).div_(self.scale.to(X.device))
+        return (X - self.mean.to(X.device)).mul_(1 / self.scale.to(X.device))
 
     def invert(self, X: Tensor) -> Tensor:
         """Return ``X * scale + mean``: the raw features, float64, shape ``(n, P)``."""

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from linreg_pl.functional.stability import CurvatureMoments, largest_stable_lr
+from linreg_pl.functional.least_squares import shifted_factor, unshifted
+from linreg_pl.functional.stability import CurvatureMoments, largest_stable_lr, second_moments
+from linreg_pl.functional.standardize import column_scaling
 
 
 @pytest.fixture
@@ -167,3 +169,18 @@ def test_no_lr_below_the_limit_diverges(random):
                 distance -= lr * np.einsum("rb,rbd->rd", v * np.einsum("rbd,rd->rb", z, distance), z) / size
             lengths.append(np.median(np.log(np.square(distance).sum(axis=1) + 1e-300)))
         assert lengths[7] < max(lengths[1], -600), (number, lengths)
+
+
+@pytest.mark.parametrize("standardised", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_first_moments_follow_from_the_factor(random, standardised, weighted):
+    mean = np.array([0.0, 1e8, -3.0]) if standardised else np.array([0.0, 2.0, -3.0])
+    X, y = mean + random.normal(size=(500, 3)) * [1.0, 1.0, 1e-3], random.normal(size=(500, 1))
+    weight = torch.from_numpy(random.uniform(0.5, 2, size=(500, 1))) if weighted else None
+    factor = shifted_factor(torch.from_numpy(X), torch.from_numpy(y), weight)
+    scaling = column_scaling(unshifted(factor)) if standardised else None
+    rows = torch.from_numpy(X) if scaling is None else scaling.standardize(torch.from_numpy(X))
+    by_rows = CurvatureMoments(3).add(rows, weight)
+    by_factor = CurvatureMoments(3, second_moments(factor, scaling)).add(rows, weight)
+    for ours, theirs in zip(by_factor.of_mini_batches(7, True), by_rows.of_mini_batches(7, True), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-7)
