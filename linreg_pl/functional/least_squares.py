@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE, NUMBERS_AT_ONCE = 2**11, 2**17  # whichever gives more rows; such a block fits in a core's cache
+FEWEST_ROWS, MOST_ROWS, WORK = 2**11, 2**15, 2**20  # of a block in a core's cache; WORK is rows × columns²
 SAMPLE = 256  # rows that tell how far apart the values of a column are
 RANK_TOLERANCE = 64 * torch.finfo(torch.float64).eps  # is multiplied by the number of columns
 
@@ -54,7 +54,7 @@ def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Ten
 def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the factor of ``[1 X-c y-c]`` and below it ``[0 c]``: `triangular_factor`, shape ``(P + 3, P + 2)``."""
     width = X.shape[1] + 2
-    size = min(max(ROWS_AT_ONCE, NUMBERS_AT_ONCE // width), len(X))
+    size = min(max(FEWEST_ROWS, WORK // width**2), MOST_ROWS, len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
     shift = workspace.new_zeros(width)
@@ -88,6 +88,8 @@ def _row_near(rows: Tensor) -> Tensor:
     """
     first, (low, high) = rows[0], torch.aminmax(rows, dim=0)
     far = first.abs() >= high - low
+    if not far.any():
+        return torch.zeros_like(first)
     unit = (high / 4 - low / 4).log2().floor().exp2()  # a power of two; 0 if the column has one value only
     return torch.where(far, torch.where(unit > 0, (first / unit).round() * unit, first), 0.0)
 

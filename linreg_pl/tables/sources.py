@@ -20,7 +20,7 @@ NOT_UTF8 = "is not UTF-8 text: save the file as UTF-8"
 
 def rows_at_once(num_columns: int) -> int:
     """Return the rows to read at once: few, so that several pieces fit in memory, but enough to cost little per row."""
-    return min(2**17, max(2**15, 2**20 // num_columns))
+    return min(2**17, max(2**15, 2**21 // num_columns))
 
 
 @contextmanager
