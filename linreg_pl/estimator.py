@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from linreg_pl.data.parts import Part
 from linreg_pl.engine import Trainer
 from linreg_pl.engine.quiet import quieten
 from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.functional.covariance import CovarianceKind
 from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
 from linreg_pl.models.sgd import SGDModel
 from linreg_pl.tables.sources import rows_at_once
@@ -34,6 +35,7 @@ except ImportError as error:
         'LinearRegressor needs scikit-learn 1.6 or newer: python -m pip install "linreg_pl[sklearn]"'
     ) from error
 
+COVARIANCES = tuple(kind for kind in get_args(CovarianceKind) if kind != "cluster")
 METHODS: dict[str, Any] = {"exact": Exact, "fused": Fused, "scratch": Scratch, "concise": Concise}
 TRAINER: dict[str, Any] = {
     "accelerator": "cpu",
@@ -97,6 +99,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: rows in one mini-batch of SGD.
         max_epochs: passes of SGD over the rows.
         random_state: decides the order of the rows in SGD.
+        covariance: of the standard errors: "classical" for errors of equal variance, "HC0" to "HC3" for any.
 
     Attributes:
         coef_: weights, shape ``(n_features,)``; where the rows do not determine them, those of smallest norm.
@@ -104,6 +107,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         standard_error_: standard errors of the optimum's weights, shape ``(n_features,)``, under ``sample_weight``
             those of weighted least squares. NaN with ``ridge``, or where the rows do not determine them.
         intercept_standard_error_: that of the bias; 0 without one.
+        covariance_: covariance of the optimum's coefficients, the bias last if there is one, shape ``(p, p)``.
         n_features_in_: number of columns.
         feature_names_in_: their names, where all are strings.
 
@@ -127,6 +131,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 10,
         max_epochs: int = 50,
         random_state: Any = None,
+        covariance: CovarianceKind = "classical",
     ) -> None:
         self.method = method
         self.fit_intercept = fit_intercept
@@ -135,6 +140,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.random_state = random_state
+        self.covariance = covariance
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LinearRegressor":
         """Fit, and forget what was fitted before.
@@ -155,6 +161,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         "exact" ends where ``fit`` on all rows together would, to rounding, in any order and in memory that
         depends on the number of columns alone. SGD takes one more pass, over the new rows.
         """
+        if self.covariance != "classical":
+            raise InputError(f"covariance {self.covariance!r}: needs a second pass over all rows; use fit")
         return self._fit(X, y, sample_weight, not hasattr(self, "coef_"), 1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -186,8 +194,13 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             said = said.replace("--data.standardize true", "a StandardScaler before it")
             raise InputError(re.sub(r"--(model|data)\.", "", said)) from None
         coefficients, bias = model.coefficients()
+        if self.covariance != "classical" and not model.biased_objective:
+            data.find_covariance(self.covariance, model.has_bias)
         inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
+        order = np.roll(np.arange(X.shape[1] + model.has_bias), -int(model.has_bias))  # the bias last
+        root = np.full((len(order), 1), math.nan) if inference is None else inference.covariance_root.numpy()[order]
+        self.covariance_ = root @ root.T
         self.coef_, self.intercept_ = coefficients.numpy(), bias.item()
         self.standard_error_ = errors[-X.shape[1] :]
         self.intercept_standard_error_ = float(errors[0]) if self.fit_intercept else 0.0
@@ -209,6 +222,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """The model of ``method``; ``ridge`` is per row, of which there are ``num_rows``."""
         if self.method not in METHODS:
             raise InputError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
+        if self.covariance not in COVARIANCES:
+            raise InputError(f"covariance {self.covariance!r}: choose one of {', '.join(COVARIANCES)}")
         require_not_negative("ridge", self.ridge)
         require_positive("max_epochs", self.max_epochs)
         if self.method == "exact":

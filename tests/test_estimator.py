@@ -402,3 +402,22 @@ def test_other_names_are_still_unknown():
         exec("from linreg_pl import Regressor")
     json.dumps(LinearRegressor().get_params())  # plain values
     assert Path(sys.modules["linreg_pl"].__file__).is_relative_to(REPOSITORY)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
+@pytest.mark.parametrize("method", ["exact", "fused"])
+@pytest.mark.parametrize("kind", ["classical", "HC0", "HC1", "HC2", "HC3"])
+def test_covariance_is_that_of_statsmodels(X, y, method, kind):
+    weight = np.random.default_rng(0).uniform(0.5, 2, size=len(y))
+    A = sm.add_constant(X, prepend=False)
+    theirs = sm.WLS(y, A, weights=weight).fit(cov_type="nonrobust" if kind == "classical" else kind)
+    ours = LinearRegressor(method, covariance=kind).fit(X, y, weight)
+    np.testing.assert_allclose(ours.covariance_, theirs.cov_params(), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose([*ours.standard_error_, ours.intercept_standard_error_], theirs.bse, rtol=1e-8)
+
+
+def test_covariance_that_cannot_be_had_is_refused(X, y):
+    with pytest.raises(InputError, match=r"covariance 'HC9': choose one of classical, HC0, HC1, HC2, HC3$"):
+        LinearRegressor(covariance="HC9").fit(X, y)
+    with pytest.raises(InputError, match="needs a second pass over all rows; use fit"):
+        LinearRegressor(covariance="HC3").partial_fit(X, y)

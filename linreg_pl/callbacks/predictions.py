@@ -12,7 +12,7 @@ from linreg_pl.data.base import data_of
 from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError
 from linreg_pl.files import commit
-from linreg_pl.functional.inference import Inference
+from linreg_pl.functional.inference import Inference, infer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,9 +48,11 @@ class Predictions(L.Callback):
         """Find out whether the predictions have standard errors."""
         data = data_of(trainer)
         if data is not None and not pl_module.biased_objective:
-            self._inference = data.summary.inference(pl_module.has_bias, self.confidence_level)
+            self._inference = infer(data.summary.optimum(pl_module.has_bias), self.confidence_level)
             if data.weighted and not data.predicts_weighted and trainer.is_global_zero and self._inference is not None:
                 print("the rows have no weights: the intervals are those of rows with the mean weight", flush=True)
+            if data.summary.covariance is not None and trainer.is_global_zero:
+                print("the intervals are those for errors of equal variance, whatever --covariance was", flush=True)
 
     def on_predict_batch_end(
         self,

@@ -7,6 +7,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
+import torch
 from torch import Tensor
 
 from linreg_pl.callbacks.arrival import joint_distance, why_not_there
@@ -15,6 +16,7 @@ from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
+from linreg_pl.functional.covariance import FEW_CLUSTERS, Covariance, CovarianceKind
 from linreg_pl.functional.inference import Inference
 from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
 
@@ -54,10 +56,18 @@ class RunReport(L.Callback):
         folder: the run's folder where the Trainer has none: that of the checkpoint.
         confidence_level: probability that an interval covers the true coefficient.
         guard: whether a fit fails that predicts its own training rows worse than their mean.
+        covariance: of the standard errors; others than "classical" take one more pass over the training rows.
     """
 
-    def __init__(self, folder: Path | None = None, confidence_level: float = 0.95, guard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        confidence_level: float = 0.95,
+        guard: bool = False,
+        covariance: CovarianceKind = "classical",
+    ) -> None:
         self.folder = folder
+        self.covariance = covariance
         self.guard = guard
         self.confidence_level = confidence_level
         self._start = 0.0
@@ -75,6 +85,16 @@ class RunReport(L.Callback):
             logger.log_text("run/what you see here", ABOUT)  # of three groups, TensorBoard would leave one folded up
             if config.is_file():
                 logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
+
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Find the covariance of the optimum, once, so that checkpoints hold it."""
+        data = data_of(trainer)
+        if data is None or self.covariance == "classical" or pl_module.biased_objective:
+            return
+        known = data.summary.covariance
+        if data.summary.factor is not None and (known is None or known.kind != self.covariance):
+            data.find_covariance(self.covariance, pl_module.has_bias)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report.
@@ -120,6 +140,11 @@ class RunReport(L.Callback):
                 result |= why_not_there(data, model, distance, result["epochs"], target=0.5)
         if inference is not None and not model.biased_objective:
             result["confidence_level"] = self.confidence_level
+            covariance = inference.covariance
+            result["covariance"] = "classical" if covariance is None else covariance.kind
+            if covariance is not None:
+                result |= {"clusters": covariance.clusters} if covariance.clusters else {}
+                result |= doubts(covariance)
         result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
         if gradients := model.gradients():
             result["gradients"] = gradients
@@ -151,6 +176,19 @@ class RunReport(L.Callback):
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.write(report.read(self.folder) | scores, self.folder)
+
+
+def doubts(covariance: Covariance) -> report.Report:
+    """What to know of standard errors that are not as good as their name."""
+    found = []
+    if bool(covariance.root.isnan().any()):
+        found.append(f"{covariance.kind} has no value where one row alone tells a coefficient; use HC1")
+    for name, count in covariance.clusters.items():
+        if count < FEW_CLUSTERS:
+            found.append(f"{count} clusters by {name!r} are few: below some {FEW_CLUSTERS}, p is too small on average")
+    if covariance.mended:
+        found.append("the two-way covariance had negative eigenvalues, which were set to 0")
+    return {"note": "; ".join(found)} if found else {}
 
 
 def remarks(data: DataModule, model: "LinearModel", result: report.Report) -> report.Report:

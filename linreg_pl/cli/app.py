@@ -42,6 +42,7 @@ from linreg_pl.engine import Trainer, processes
 from linreg_pl.engine.checkpoint_io import DurableCheckpointIO
 from linreg_pl.engine.quiet import pass_over_full_disks, quieten
 from linreg_pl.errors import InputError, require_positive
+from linreg_pl.functional.covariance import CovarianceKind
 from linreg_pl.models import LinearModel
 from linreg_pl.runs.checkpoints import load_checkpoint, newest, newest_run, run_folder
 from linreg_pl.runs.logger import run_loggers
@@ -95,6 +96,12 @@ class CLI(LightningCLI):
         )
         parser.add_argument(
             "--timeout", type=float, default=10.0, help="minutes that processes wait for one that does not answer"
+        )
+        parser.add_argument(
+            "--covariance",
+            type=CovarianceKind,
+            default="classical",
+            help="of the standard errors: classical for errors of equal variance, HC0 to HC3 for any, or by cluster",
         )
         parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
         parser.add_argument(
@@ -200,7 +207,8 @@ class CLI(LightningCLI):
         level = self.settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        report = RunReport(folder, level, self.settings.guard and "--sweep=null" not in sys.argv)  # which compares all
+        guard = self.settings.guard and "--sweep=null" not in sys.argv  # which compares all
+        report = RunReport(folder, level, guard, self.settings.get("covariance", "classical"))
         results: list[Callback] = [report]
         if self.settings.figures:
             results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))
@@ -237,6 +245,17 @@ class CLI(LightningCLI):
         """Check what can be checked only now, and say what was left out."""
         if self.settings.ckpt_path is not None:
             self._check_checkpoint(self.settings.ckpt_path)
+        kind = self.settings.get("covariance", "classical")
+        if kind != "classical" and self.subcommand == "fit":
+            if self.model.biased_objective:
+                raise InputError(
+                    f"--covariance {kind}: with a penalty, or another loss than the squared error, there are no"
+                    " standard errors; leave the flag out"
+                )
+            if kind == "cluster" and not self.datamodule.clusters:
+                raise InputError("--covariance cluster: needs the columns that make clusters, --data.clusters '[firm]'")
+            if not self.settings.optimum and self.model.served != "factors":
+                raise InputError(f"--covariance {kind}: is that of the optimum; leave --optimum false out")
         self.model.companions = ()  # the Trainer has those that are wanted
         self.model.checkpoint_interval = self.settings.checkpoint.every_n_train_steps or 0
         if isinstance(self.datamodule, Table):

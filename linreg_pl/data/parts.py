@@ -102,6 +102,13 @@ class RowsInParts(L.LightningDataModule, ABC):
         """The value that process 0 has; all of them must ask."""
         return self.trainer.strategy.broadcast(value) if self.trainer else value
 
+    def _of_all_processes(self, value: T) -> list[T]:
+        """The values that all processes have, in their order; all of them must ask."""
+        everyone = [value] * self.share[1]
+        if len(everyone) > 1:
+            torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
     def _any_process(self, has: object) -> bool:
         """Whether any process has something; all of them must ask."""
         return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)

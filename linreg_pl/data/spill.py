@@ -202,5 +202,5 @@ class Spill:
             array = min(free, key=len) if free else np.empty(size, np.float32)
             borrowed = array[:size]  # which the tensor holds on to
             others = [entry for entry in self._memory if entry[0] is not array]
-            self._memory = [(array, weakref.ref(borrowed)), *others[:4]]
+            self._memory = [(array, weakref.ref(borrowed)), *others[:2]]
         return torch.from_numpy(borrowed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from linreg_pl.errors import InputError
+from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.functional.least_squares import Solution, unique_solution, unshifted
 from linreg_pl.functional.standardize import Scaling, column_scaling
@@ -18,11 +19,13 @@ class TrainingSummary:
     Attributes:
         factor: shape ``(P + 2, P + 2)``, float64; None while it is not known.
         shifted: the same with its shift if that is known, to be merged with others.
+        covariance: of the optimum's coefficients, if it is not the classical one.
     """
 
     def __init__(self) -> None:
         self.factor: Tensor | None = None
         self.shifted: Tensor | None = None
+        self.covariance: Covariance | None = None
         self._optima: dict[bool, Solution | None] = {}
 
     def set_factor(self, factor: Tensor | None, names: Sequence[str] = ()) -> None:
@@ -42,6 +45,7 @@ class TrainingSummary:
             for name, size in zip(names, factor.abs().amax(dim=0)[1:].tolist(), strict=True):
                 _require_squarable(name, size)
         self.factor = factor
+        self.covariance = None
         self._optima = {}
 
     def optimum(self, bias: bool) -> Solution | None:
@@ -57,7 +61,7 @@ class TrainingSummary:
             bias: whether there is an intercept.
             level: probability that an interval covers the truth.
         """
-        return infer(self.optimum(bias), level)
+        return infer(self.optimum(bias), level, self.covariance)
 
     def noise_floor(self, bias: bool) -> float | None:
         """Estimate of the noise variance, in the target's unit squared; None if there is none."""

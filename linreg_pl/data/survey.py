@@ -1,5 +1,6 @@
 """What is checked and learned of a table before its rows are used."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,6 +145,21 @@ def check_roles(
         raise InputError(f"--data.weights {weights}: is also the target or a feature")
 
 
+def check_clusters(source: Source, names: Sequence[str], target: str) -> None:
+    """Check that columns can make clusters.
+
+    Raises:
+        InputError: names the column and the reason.
+    """
+    if len(names) > 2:
+        raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
+    if len(set(names)) < len(names) or target in names:
+        raise InputError(f"--data.clusters: {names[-1]!r} is given twice, or is the target")
+    for name in names:
+        if not can_be_levels(kind := source.schema.field(name).type):
+            raise InputError(f"--data.clusters: column {name!r} is of type {kind}, whose values make no clusters")
+
+
 def require_weights(what: str, weight: "Tensor") -> None:
     """Check that weights are not negative.
 
@@ -180,6 +196,25 @@ def carried_columns(source: Source, piece: Piece, ids: Sequence[str]) -> "pa.Rec
     columns = {name: (piece.batch.column(name), source.kind(name)) for name in ids}
     same = {name: x if x.type == kind else decoded(x).cast(kind) for name, (x, kind) in columns.items()}
     return pa.RecordBatch.from_pydict(same)
+
+
+def cluster_keys(source: Source, piece: Piece, names: Sequence[str]) -> "pa.RecordBatch":
+    """A number for each value of some columns, the same for all rows and processes that have this value.
+
+    Raises:
+        InputError: a value is missing.
+    """
+    import pyarrow as pa
+
+    keys = {}
+    for name in names:
+        if (absent := is_missing(piece.batch.column(name))).any():
+            row = piece.start + int(absent.argmax())
+            raise InputError(f"{source.name}: column {name!r}, {source.where(row)}: a row without a cluster")
+        texts = as_text(piece.batch.column(name)).dictionary_encode()
+        values = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.dictionary.to_pylist()]
+        keys[name] = np.frombuffer(b"".join(values), np.int64)[texts.indices.to_numpy()]
+    return pa.RecordBatch.from_pydict(keys)
 
 
 def column_kinds(source: Source, columns: Columns) -> dict[str, str]:

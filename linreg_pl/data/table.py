@@ -14,8 +14,10 @@ from linreg_pl.data.sampling import Split
 from linreg_pl.data.survey import (
     PARTS,
     carried_columns,
+    check_clusters,
     check_learned,
     check_roles,
+    cluster_keys,
     column_kinds,
     read,
     require_weights,
@@ -40,6 +42,7 @@ class Table(DataModule):
             training rows, in their order.
         weights: name of a column of weights: how much the squared error of a row counts.
         ids: names of columns that go along into the predictions.
+        clusters: names of one or two columns, whose rows of the same value make a cluster for ``--covariance cluster``.
         missing: what to do about missing values: refuse them, drop their rows, or fill in the mean
             of the training rows (of features; never of the target).
         unknown: what to do about a level that no training row has: refuse it, or take it for the reference.
@@ -63,6 +66,7 @@ class Table(DataModule):
         levels: dict[str, list[str]] | None = None,
         weights: str | None = None,
         ids: Sequence[str] = (),
+        clusters: Sequence[str] = (),
         missing: Missing = "error",
         unknown: Unknown = "error",
         time_unit: TimeUnit = "days",
@@ -84,15 +88,16 @@ class Table(DataModule):
         self.target_name = target
         self.weights = weights
         self.weighted = weights is not None
-        self.ids = list(ids)
+        self.ids, self.clusters = list(ids), list(clusters)
         self.source = open_table(path, categorical=categorical)
-        for flag, names in (("categorical", categorical), ("ids", ids)):
+        for flag, names in (("categorical", categorical), ("ids", ids), ("clusters", clusters)):
             require_columns(f"--data.{flag}", names, self.source)
         if features is None:
             numeric = numeric_names(self.source)
             usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
             features = [name for name in usable if name not in (target, weights, *ids)]
         check_roles(self.source, target, features, categorical, list(levels or ()), weights, self.ids)
+        check_clusters(self.source, self.clusters, target)
         known = {name: levels[name] for name in categorical if levels and name in levels}
         for name in [name for name in features if name in categorical]:
             known.setdefault(name, [])
@@ -166,7 +171,9 @@ class Table(DataModule):
 
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
-        others, ids = (self._others, []) if part != "predict" else (self._others[1:] * self.predicts_weighted, self.ids)
+        others, ids = self._others, list(self.clusters) if part == "train" else []
+        if part == "predict":
+            others, ids = self._others[1:] * self.predicts_weighted, self.ids
         names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
         return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
 
@@ -174,21 +181,25 @@ class Table(DataModule):
         predicting, width = part == "predict", self.num_features
         values = torch.from_numpy(self.columns.design(self.source, piece, others))
         rows = slice(piece.start, piece.start + piece.batch.num_rows)
+        kept = torch.ones(values.shape[1], dtype=torch.bool)
         if not predicting and any(self.split.fractions):
-            values = values[:, self.split.parts(rows.start, rows.stop) == PARTS.index(part)]
+            kept &= self.split.parts(rows.start, rows.stop) == PARTS.index(part)
         if self.columns.missing == "drop" and not predicting:
-            values = values[:, ~values.isnan().any(dim=0)]
+            kept &= ~values.isnan().any(dim=0)
         if self.weighted and not predicting:
-            values = values[:, values[width + 1] != 0]
+            kept &= values[width + 1] != 0
+        values = values if kept.all() else values[:, kept]
         count = values.shape[1]
         y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = values[-1:].mT if self.weights in others else None
         if weight is not None:
             require_weights(f"{self.source.name}: column {self.weights!r}", weight)
             weight = weight / self.mean_weight
-        return Batch(
-            values[:width].mT, y, weight, rows=rows, ids=carried_columns(self.source, piece, ids) if ids else None
-        )
+        carried = None
+        if ids:
+            carry = carried_columns if predicting else cluster_keys
+            carried = carry(self.source, piece, ids).filter(kept.numpy())
+        return Batch(values[:width].mT, y, weight, rows=rows, ids=carried)
 
     @property
     def missing_values(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Statistical inference for a least-squares fit, under independent normal errors.
+"""Statistical inference for a least-squares fit, under independent errors.
 
 Standard formulas (Draper and Smith, Applied Regression Analysis, chapters 1 and 5; R², F,
 AIC and BIC are defined as in statsmodels' OLS), computed from the triangular factor:
@@ -12,7 +12,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank, total_sum_of_squares
+from linreg_pl.functional.covariance import Covariance
+from linreg_pl.functional.least_squares import (
+    Solution,
+    condition_number,
+    matrix_rank,
+    total_sum_of_squares,
+    triangularize,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Inference:
     Args:
         solution: the optimum, of more rows than coefficients.
         level: confidence level of the intervals.
+        covariance: of the coefficients; by default the classical one, for errors of equal variance.
 
     Raises:
         ValueError: there are no degrees of freedom, or the solution is penalised.
@@ -31,6 +39,7 @@ class Inference:
 
     solution: Solution
     level: float = 0.95
+    covariance: Covariance | None = None
 
     def __post_init__(self) -> None:
         if self.dof <= 0:
@@ -42,6 +51,11 @@ class Inference:
     def dof(self) -> int:
         """Degrees of freedom of the residuals: rows minus coefficients."""
         return self.solution.num_rows - len(self.solution.theta)
+
+    @property
+    def test_dof(self) -> int:
+        """Degrees of freedom of t and F: those of the residuals, or with clusters their number minus 1."""
+        return self.dof if self.covariance is None else self.covariance.dof(self.dof)
 
     @property
     def residual_sum_of_squares(self) -> float:
@@ -65,11 +79,16 @@ class Inference:
         inverse: Tensor = torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype), upper=True)
         return inverse
 
+    @property
+    def covariance_root(self) -> Tensor:
+        """``G``, shape ``(p, p)``, where ``G Gᵀ`` is the covariance of the coefficients."""
+        return self.residual_std * self.inverse_factor if self.covariance is None else self.covariance.root
+
     @cached_property
     def standard_errors(self) -> Tensor:
         """Standard error of every coefficient, shape ``(p,)``."""
-        lengths: Tensor = self.inverse_factor.norm(dim=1)
-        return self.residual_std * lengths
+        lengths: Tensor = self.covariance_root.norm(dim=1)
+        return lengths
 
     @cached_property
     def t(self) -> Tensor:
@@ -81,14 +100,14 @@ class Inference:
         """Two-sided p-values of the hypotheses that a coefficient is zero, shape ``(p,)``."""
         from scipy.special import stdtr
 
-        return torch.from_numpy(2 * stdtr(self.dof, -self.t.abs().numpy()))
+        return torch.from_numpy(2 * stdtr(self.test_dof, -self.t.abs().numpy()))
 
     @property
     def t_quantile(self) -> float:
         """Half width of a confidence interval in standard errors."""
         from scipy.special import stdtrit
 
-        return float(stdtrit(self.dof, (1 + self.level) / 2))
+        return float(stdtrit(self.test_dof, (1 + self.level) / 2))
 
     @cached_property
     def confidence_intervals(self) -> tuple[Tensor, Tensor]:
@@ -119,7 +138,13 @@ class Inference:
 
     @property
     def f(self) -> float:
-        """F statistic of the hypothesis that all weights are zero."""
+        """F statistic of the hypothesis that all weights are zero; with another covariance, Wald's."""
+        if self.covariance is not None:
+            if self.covariance.clusters and self.test_dof < len(self.solution.weight):
+                return math.nan  # fewer clusters than weights
+            S = triangularize(self.covariance.root[int(self.solution.has_bias) :].mT)
+            z = torch.linalg.solve_triangular(S.mT, self.solution.weight[:, None], upper=False)
+            return float(z.square().mean())
         return self.explained_sum_of_squares / len(self.solution.weight) / self.residual_variance
 
     @property
@@ -127,7 +152,7 @@ class Inference:
         """p-value of the F statistic."""
         from scipy.special import fdtrc
 
-        return float(fdtrc(len(self.solution.weight), self.dof, self.f))
+        return float(fdtrc(len(self.solution.weight), self.test_dof, self.f))
 
     @property
     def log_likelihood(self) -> float:
@@ -191,11 +216,11 @@ class Inference:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def infer(solution: Solution | None, level: float = 0.95) -> Inference | None:
+def infer(solution: Solution | None, level: float = 0.95, covariance: Covariance | None = None) -> Inference | None:
     """Return the inference for a solution; None if it has a penalty or no degrees of freedom."""
     if solution is None or solution.penalty or solution.num_rows <= len(solution.theta):
         return None
-    return Inference(solution, level)
+    return Inference(solution, level, covariance)
 
 
 def noise_floor(solution: Solution | None) -> float | None:

@@ -16,6 +16,7 @@ from linreg_pl.data.base import DataModule, data_of, other_columns
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.prepared import Served
 from linreg_pl.errors import InputError
+from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.regression import linreg
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.metrics.scores import Scores
@@ -241,6 +242,8 @@ class LinearModel(L.LightningModule, ABC):
         data = data_of(self.trainer)
         checkpoint["model"], checkpoint["feature_names"] = type(self).__name__, self.feature_names
         checkpoint["factor"] = None if data is None else data.summary.factor
+        if data is not None and data.summary.covariance is not None:
+            checkpoint["covariance"] = data.summary.covariance._asdict()
         if self.has_coefficients:
             weight, bias = self.coefficients()
             checkpoint["coefficients"] = dict(zip(self.feature_names, weight.tolist(), strict=True))
@@ -256,6 +259,8 @@ class LinearModel(L.LightningModule, ABC):
         checkpoint["state_dict"].setdefault("scaler._extra_state", self.scaler.get_extra_state())
         if self._trainer is not None and (data := data_of(self.trainer)) is not None:
             data.set_factor(checkpoint.get("factor"))
+            if "covariance" in checkpoint:
+                data.summary.covariance = Covariance(**checkpoint["covariance"])
 
 
 def check_flags(model: LinearModel) -> None:

@@ -169,6 +169,9 @@ def _optimum(report: Report) -> str:
         f"noise floor {report['noise_floor']:.6g} (residual std {best['residual_std']:.6g},"
         f" {best['dof']} degrees of freedom), condition number {best['condition_number']:.3g}"
     )
+    if (kind := report.get("covariance", "classical")) != "classical":
+        clusters = " and ".join(f"{n} by {printable(name)}" for name, n in report.get("clusters", {}).items())
+        text += f"\nstandard errors: {kind}, for errors of any variance" + (f", {clusters}" if clusters else "")
     if "f" in best and not _is_sgd(report):
         has_bias = report["coefficients"][-1]["name"] == "bias"
         r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"

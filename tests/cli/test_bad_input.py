@@ -115,8 +115,8 @@ FLAGS = {
     "--data.num_train 0": "there are no train rows: set --data.num_train",
     "--data.num_train -1": "--data.num_train -1: must be zero or a positive number",
     "--data.num_train 1.5": "--data.num_train 1.5: must be a whole number",
-    "--data.num_train 1000000000000000": "there is not enough memory: Unable to allocate 7.11 PiB for an array with"
-    " shape (1000000000000000, 2) and data type float32",
+    "--data.num_train 1000000000000000": "there is not enough memory: Unable to allocate 10.7 PiB for an array with"
+    " shape (1000000000000000, 3) and data type float32",
     "--data.batch_size 0": "--data.batch_size 0: must be a positive number",
     "--data.batch_size -5": "--data.batch_size -5: must be a positive number",
     "--data.batch_size 2.5": "--data.batch_size 2.5: must be a whole number",
