@@ -180,7 +180,7 @@ def hosts(tmp_path_factory):
 
     def hold(*command):
         holders.append(subprocess.Popen([*command, "sleep", "1000"], stdout=subprocess.DEVNULL))
-        while space(holders[-1].pid) in spaces:  # the command has not come so far
+        while Path(f"/proc/{holders[-1].pid}/comm").read_text() != "sleep\n":  # the command has not come so far
             assert holders[-1].poll() is None
             time.sleep(0.01)
         spaces.append(space(holders[-1].pid))
