@@ -14,8 +14,8 @@ from types import ModuleType
 from linreg_pl.errors import RED, InputError, describe_error, nearest, printable, styled
 from linreg_pl.runs import report
 
-COMMANDS = ("fit", "validate", "test", "predict", "sweep", "report", "export", "shuffle", "completion")
-MODULES = {"sweep": "linreg_pl.cli.sweep", "export": "linreg_pl.cli.export", "shuffle": "linreg_pl.cli.shuffle"}
+COMMANDS = ("fit", "validate", "test", "predict", "sweep", "report", "compare", "export", "shuffle", "completion")
+MODULES = {name: f"linreg_pl.cli.{name}" for name in ("sweep", "compare", "export", "shuffle")}
 SHELLS = ("bash", "zsh", "tcsh")
 HELP = """\
 Linear regression as a PyTorch Lightning project.
@@ -29,6 +29,7 @@ Linear regression as a PyTorch Lightning project.
   sweep     python train.py sweep --config configs/scratch.yaml --model.lr 0.001,0.01,0.1 --seed 0..4
             python train.py sweep --config configs/exercises/lr.yaml   (the exercises of the book)
   report    python train.py report RUN
+  compare   python train.py compare RUN RUN --format latex   (or text, markdown, html, csv)
   export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
   shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
   completion   linreg completion bash > ~/.local/share/bash-completion/completions/linreg

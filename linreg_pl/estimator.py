@@ -17,6 +17,7 @@ from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
+from linreg_pl.data.covariance import find_covariance
 from linreg_pl.data.loaders import Blocks
 from linreg_pl.data.parts import Part
 from linreg_pl.engine import Trainer
@@ -195,7 +196,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(re.sub(r"--(model|data)\.", "", said)) from None
         coefficients, bias = model.coefficients()
         if self.covariance != "classical" and not model.biased_objective:
-            data.find_covariance(self.covariance, model.has_bias)
+            find_covariance(data, self.covariance, model.has_bias)
         inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
         order = np.roll(np.arange(X.shape[1] + model.has_bias), -int(model.has_bias))  # the bias last

@@ -14,6 +14,7 @@ from linreg_pl.callbacks.arrival import joint_distance, why_not_there
 from linreg_pl.callbacks.history import find_callback
 from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.data.covariance import find_covariance
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.covariance import FEW_CLUSTERS, Covariance, CovarianceKind
@@ -94,7 +95,7 @@ class RunReport(L.Callback):
             return
         known = data.summary.covariance
         if data.summary.factor is not None and (known is None or known.kind != self.covariance):
-            data.find_covariance(self.covariance, pl_module.has_bias)
+            find_covariance(data, self.covariance, pl_module.has_bias)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report.

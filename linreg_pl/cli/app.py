@@ -245,17 +245,8 @@ class CLI(LightningCLI):
         """Check what can be checked only now, and say what was left out."""
         if self.settings.ckpt_path is not None:
             self._check_checkpoint(self.settings.ckpt_path)
-        kind = self.settings.get("covariance", "classical")
-        if kind != "classical" and self.subcommand == "fit":
-            if self.model.biased_objective:
-                raise InputError(
-                    f"--covariance {kind}: with a penalty, or another loss than the squared error, there are no"
-                    " standard errors; leave the flag out"
-                )
-            if kind == "cluster" and not self.datamodule.clusters:
-                raise InputError("--covariance cluster: needs the columns that make clusters, --data.clusters '[firm]'")
-            if not self.settings.optimum and self.model.served != "factors":
-                raise InputError(f"--covariance {kind}: is that of the optimum; leave --optimum false out")
+        if self.subcommand == "fit":
+            checks.check_covariance(self.settings, self.model, self.datamodule)
         self.model.companions = ()  # the Trainer has those that are wanted
         self.model.checkpoint_interval = self.settings.checkpoint.every_n_train_steps or 0
         if isinstance(self.datamodule, Table):

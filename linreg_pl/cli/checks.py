@@ -69,6 +69,26 @@ def check_flags(settings: Namespace) -> None:
         )
 
 
+def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) -> None:
+    """Refuse a covariance of standard errors that there are none of, or that needs columns.
+
+    Raises:
+        InputError: says why, and what to do.
+    """
+    kind = settings.get("covariance", "classical")
+    if kind == "classical":
+        return
+    if model.biased_objective:
+        raise InputError(
+            f"--covariance {kind}: with a penalty, or another loss than the squared error, there are no standard"
+            " errors; leave the flag out"
+        )
+    if not settings.optimum and model.served != "factors":
+        raise InputError(f"--covariance {kind}: is that of the optimum; leave --optimum false out")
+    if kind == "cluster" and not data.clusters:
+        raise InputError("--covariance cluster: needs the columns that make clusters, --data.clusters '[firm]'")
+
+
 def take_columns(arguments: Namespace, checkpoint: dict[str, Any]) -> None:
     """Read a table as the one that the checkpoint was made with, unless the arguments say otherwise."""
     columns = checkpoint.get("Table", {}).get("columns")

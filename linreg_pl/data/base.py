@@ -137,9 +137,9 @@ class DataModule(PreparedRows):
     def blocks(self, part: Part) -> Blocks[Batch]:
         """Load this process's share of a part, in order, in batches as large as is good for speed."""
         if self._serves_raw:
-            return Blocks(lambda: parallel_map(self._local_blocks(part), lambda make: make()))
+            return Blocks(lambda: parallel_map(self.local_blocks(part), lambda make: make()))
         if part == "predict" or self.streamed(part):
-            return Blocks(lambda: self._transformed_blocks(self._local_blocks(part)))
+            return Blocks(lambda: self._transformed_blocks(self.local_blocks(part)))
         return Blocks(partial(self._slices, self.rows(part)))
 
     def _slices(self, rows: Rows) -> Iterator[Batch]:

@@ -86,7 +86,7 @@ class RowsInParts(L.LightningDataModule, ABC):
 
         return made
 
-    def _local_blocks(self, part: Part) -> Iterator[Callable[[], Batch]]:
+    def local_blocks(self, part: Part) -> Iterator[Callable[[], Batch]]:
         """This process's blocks of a part; one without rows if there are none, for the Trainer needs a batch."""
         make = None
         for make in self._sampled_blocks(part, *self.share):
@@ -102,7 +102,7 @@ class RowsInParts(L.LightningDataModule, ABC):
         """The value that process 0 has; all of them must ask."""
         return self.trainer.strategy.broadcast(value) if self.trainer else value
 
-    def _of_all_processes(self, value: T) -> list[T]:
+    def of_all_processes(self, value: T) -> list[T]:
         """The values that all processes have, in their order; all of them must ask."""
         everyone = [value] * self.share[1]
         if len(everyone) > 1:

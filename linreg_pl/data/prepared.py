@@ -18,8 +18,6 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.errors import InputError
-from linreg_pl.functional.covariance import ClusterSums, Scores, merge_clusters, merge_scores
 from linreg_pl.functional.least_squares import merge_shifted, num_rows, shifted, shifted_factor
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
@@ -99,56 +97,6 @@ class PreparedRows(RowsInParts):
         """
         self.summary.set_factor(factor, [*self.feature_names, self.target_name])
 
-    def find_covariance(self, kind: str, bias: bool) -> None:
-        """Find the covariance of the optimum's coefficients by a pass over the training rows that the processes share.
-
-        Args:
-            kind: "HC0" to "HC3", or "cluster"; see `linreg_pl.functional.covariance`.
-            bias: whether there is an intercept.
-
-        Raises:
-            InputError: there is one cluster only, or more than fit into memory.
-        """
-        self.find_factor()
-        solution = self.summary.optimum(bias)
-        if solution is None or solution.num_rows <= len(solution.theta):
-            return
-        assert self.summary.shifted is not None
-        scores = Scores(solution, kind, _as_shifted(self.summary.shifted))
-        if kind == "cluster":
-            self.summary.covariance = scores.clustered_covariance(self._cluster_sums(scores), self.clusters)
-            return
-        of_blocks = parallel_map(self._local_blocks("train"), lambda make: scores.factor(*make()))
-        factor = next(of_blocks)
-        while some := list(islice(of_blocks, BLOCKS_PER_STEP)):
-            factor = merge_scores(torch.stack([factor, *some]))
-        everyone = torch.stack(self._of_all_processes(factor))
-        self.summary.covariance = scores.covariance(merge_scores(everyone))
-
-    def _cluster_sums(self, scores: Scores) -> list[ClusterSums]:
-        def summed(make: Callable[[], Batch]) -> list[ClusterSums]:
-            batch = make()
-            keys = [] if batch.ids is None else [torch.tensor(key.to_numpy()) for key in batch.ids.columns]
-            return scores.cluster_sums(keys or [torch.empty(0, dtype=torch.int64)] * len(self.clusters), *batch)
-
-        found: list[ClusterSums] = []
-        for sums in parallel_map(self._local_blocks("train"), summed):
-            found = [merge_clusters(pair) for pair in zip(found, sums, strict=True)] if found else sums
-            self._require_room(found)
-        found = [merge_clusters(parts) for parts in zip(*self._of_all_processes(found), strict=True)]
-        for name, some in zip(self.clusters, found, strict=False):
-            if len(some.keys) < 2:
-                raise InputError(f"--data.clusters: {name!r} has one cluster only, which tells no variance")
-        return found
-
-    def _require_room(self, found: list[ClusterSums]) -> None:
-        needed = sum(some.sums.numel() for some in found) / 2**17
-        if needed > self.memory:
-            raise InputError(
-                f"--data.clusters: the sums over {max(len(some.keys) for some in found):,} clusters need"
-                f" {needed:.0f} MiB or more; raise --data.memory, or take larger clusters"
-            )
-
     @property
     def scaling(self) -> Scaling | None:
         """How columns are standardised, learned when it is first needed in a fit; None if they are not."""
@@ -161,7 +109,7 @@ class PreparedRows(RowsInParts):
         """Load shifted triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
 
         def factors() -> Iterator[Tensor]:
-            of_blocks = parallel_map(self._local_blocks(part), _factor)
+            of_blocks = parallel_map(self.local_blocks(part), _factor)
             while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so all take as many steps
                 yield merge_shifted(torch.stack(some or [_factor(self._no_rows)]))
 
@@ -276,7 +224,7 @@ class PreparedRows(RowsInParts):
     def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
         factor, first = self.summary.shifted, None
         if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
-            first = second_moments(_as_shifted(factor), self.scaling)
+            first = second_moments(as_shifted(factor), self.scaling)
 
         def measured(make: Callable[[], Batch]) -> CurvatureMoments:
             rows = make()
@@ -292,7 +240,7 @@ def _itself(block: Batch) -> Batch:
     return block
 
 
-def _as_shifted(factor: Tensor) -> Tensor:
+def as_shifted(factor: Tensor) -> Tensor:
     """A factor that may come from a checkpoint, which has no shift."""
     return factor if len(factor) > factor.shape[1] else shifted(factor)
 

@@ -1,6 +1,7 @@
 """What is known of the training rows once their triangular factor is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -47,6 +48,10 @@ class TrainingSummary:
         self.factor = factor
         self.covariance = None
         self._optima = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"factor": self.factor, "covariance": self.covariance and self.covariance._asdict()}
 
     def optimum(self, bias: bool) -> Solution | None:
         """The least-squares solution with or without intercept; None if it is unknown or not unique."""

@@ -189,6 +189,22 @@ def check_learned(columns: Columns, weights: str | None, mean_weight: float) -> 
         raise InputError(f"column {weights!r}: the weights of the training rows are all zero")
 
 
+def check_saved(saved: Columns, wanted: Columns) -> None:
+    """Check that the columns of a checkpoint can be used as they are wanted.
+
+    Raises:
+        InputError: another unit of time is wanted, or means that were not learned.
+    """
+    if saved.time_unit != wanted.time_unit:
+        raise InputError(
+            f"--data.time_unit {wanted.time_unit}: the checkpoint was made with {saved.time_unit}; leave the flag out"
+        )
+    if wanted.missing == "mean" and saved.missing != "mean":
+        raise InputError(
+            "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values; use drop"
+        )
+
+
 def carried_columns(source: Source, piece: Piece, ids: Sequence[str]) -> "pa.RecordBatch":
     """Columns that are only carried along, each of the same type in all files."""
     import pyarrow as pa

@@ -17,6 +17,7 @@ from linreg_pl.data.survey import (
     check_clusters,
     check_learned,
     check_roles,
+    check_saved,
     cluster_keys,
     column_kinds,
     read,
@@ -227,16 +228,7 @@ class Table(DataModule):
             InputError: the checkpoint was made for other columns.
         """
         columns, kinds, mine = Columns(**state_dict["columns"]), column_kinds(self.source, self.columns), self.columns
-        if columns.time_unit != mine.time_unit:
-            raise InputError(
-                f"--data.time_unit {mine.time_unit}: the checkpoint was made with {columns.time_unit};"
-                " leave the flag out"
-            )
-        if mine.missing == "mean" and columns.missing != "mean":
-            raise InputError(
-                "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values;"
-                " use drop"
-            )
+        check_saved(columns, mine)
         if sorted(columns.features) == sorted(mine.features):
             self.columns = replace(columns, missing=mine.missing, unknown=mine.unknown)  # in its order
         if self.columns != mine:

@@ -15,6 +15,7 @@ from linreg_pl.callbacks import Curves, EpochScores, History, Optimum, Stability
 from linreg_pl.data.base import DataModule, data_of, other_columns
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.prepared import Served
+from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.regression import linreg
@@ -241,9 +242,7 @@ class LinearModel(L.LightningModule, ABC):
         """Keep what is needed beside the weights: names, coefficients for raw columns, the data's factor."""
         data = data_of(self.trainer)
         checkpoint["model"], checkpoint["feature_names"] = type(self).__name__, self.feature_names
-        checkpoint["factor"] = None if data is None else data.summary.factor
-        if data is not None and data.summary.covariance is not None:
-            checkpoint["covariance"] = data.summary.covariance._asdict()
+        checkpoint |= (TrainingSummary() if data is None else data.summary).state_dict()
         if self.has_coefficients:
             weight, bias = self.coefficients()
             checkpoint["coefficients"] = dict(zip(self.feature_names, weight.tolist(), strict=True))
@@ -259,8 +258,7 @@ class LinearModel(L.LightningModule, ABC):
         checkpoint["state_dict"].setdefault("scaler._extra_state", self.scaler.get_extra_state())
         if self._trainer is not None and (data := data_of(self.trainer)) is not None:
             data.set_factor(checkpoint.get("factor"))
-            if "covariance" in checkpoint:
-                data.summary.covariance = Covariance(**checkpoint["covariance"])
+            data.summary.covariance = Covariance(**saved) if (saved := checkpoint.get("covariance")) else None
 
 
 def check_flags(model: LinearModel) -> None:

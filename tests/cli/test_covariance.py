@@ -118,7 +118,7 @@ def test_few_clusters_get_a_warning(tmp_path):
     theirs = expected(frame, "invest", None, ["value", "capital"], cov_type="cluster", cov_kwds={"groups": groups})
     check(outcome.report, theirs)
     assert outcome.report["clusters"] == {"firm": 11}
-    assert "standard errors: cluster, for errors of any variance, 11 by firm\n" in outcome.stdout
+    assert "standard errors: cluster, 11 by firm\n" in outcome.stdout
     assert "11 clusters by 'firm' are few: below some 30, p is too small on average" in outcome.stdout
 
 

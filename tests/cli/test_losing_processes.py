@@ -175,18 +175,13 @@ def hosts(tmp_path_factory):
     enter = ["nsenter", "--user", "--net", "--preserve-credentials", "--target"]
     holders = []
 
-    def space(pid):
-        return Path(f"/proc/{pid}/ns/net").readlink()
-
     def hold(*command):
         holders.append(subprocess.Popen([*command, "sleep", "1000"], stdout=subprocess.DEVNULL))
         while Path(f"/proc/{holders[-1].pid}/comm").read_text() != "sleep\n":  # the command has not come so far
             assert holders[-1].poll() is None
             time.sleep(0.01)
-        spaces.append(space(holders[-1].pid))
         return [*enter, str(holders[-1].pid)]
 
-    spaces = [space("self")]
     trial = ["unshare", "--map-root-user", "--net", "ip", "link", "add", "near", "type", "veth", "peer", "name", "far"]
     if subprocess.run(["sh", "-c", " ".join(trial)], capture_output=True, check=False).returncode == 0:
         near = hold("unshare", "--map-root-user", "--net")
