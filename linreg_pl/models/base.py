@@ -17,7 +17,6 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.data.prepared import Served
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.errors import InputError
-from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.regression import linreg
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.metrics.scores import Scores
@@ -257,8 +256,7 @@ class LinearModel(L.LightningModule, ABC):
             self.scaler.set(Scaling(*(torch.tensor(states[0][key], dtype=torch.float64) for key in ("mean", "scale"))))
         checkpoint["state_dict"].setdefault("scaler._extra_state", self.scaler.get_extra_state())
         if self._trainer is not None and (data := data_of(self.trainer)) is not None:
-            data.set_factor(checkpoint.get("factor"))
-            data.summary.covariance = Covariance(**saved) if (saved := checkpoint.get("covariance")) else None
+            data.load_summary(checkpoint)
 
 
 def check_flags(model: LinearModel) -> None:
