@@ -172,7 +172,7 @@ class Table(DataModule):
 
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
-        others, ids = self._others, list(self.clusters) if part == "train" else []
+        others, ids = self._others, list(self.clusters) if part == "train" and self.carries_clusters else []
         if part == "predict":
             others, ids = self._others[1:] * self.predicts_weighted, self.ids
         names = list(dict.fromkeys([*self.columns.features, *others, *ids]))

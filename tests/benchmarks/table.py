@@ -76,31 +76,35 @@ def seconds(work: Callable[[Path], None], path: Path) -> float:
     return min(times)
 
 
-def fit(path: Path, model: str) -> tuple[float, float]:
+def command(path: Path, model: str, *flags: str) -> list[str]:
+    """A fit of the table."""
+    words = [sys.executable, str(TRAIN), "fit", "--model", model, "--data", "Table", "--data.path", str(path)]
+    return [*words, "--data.target", "y", *flags]
+
+
+def fit(path: Path, model: str, *flags: str) -> tuple[float, float]:
     """Seconds and peak resident MB of a whole process."""
-    command = [sys.executable, str(TRAIN), "fit", "--model", model, "--data", "Table", "--data.path", str(path)]
-    command += ["--data.target", "y", "--trainer.max_epochs", "1"]
+    words = command(path, model, "--trainer.max_epochs", "1", *flags)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = status
         if status:
-            raise RuntimeError(f"{' '.join(command)}: status {status}")
+            raise RuntimeError(f"{' '.join(words)}: status {status}")
         return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
 def epochs(path: Path, count: int) -> list[float]:
     """Seconds from the start of a process that fits by streamed SGD to the end of each of its epochs."""
-    command = [sys.executable, str(TRAIN), "fit", "--model", "Fused", "--data", "Table", "--data.path", str(path)]
-    command += ["--data.target", "y", "--data.memory", "64", "--trainer.max_epochs", str(count)]
+    words = command(path, "Fused", "--data.memory", "64", "--trainer.max_epochs", str(count))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             ends = [time.perf_counter() - start for line in process.stdout if line.startswith("epoch ")]
         if process.returncode:
-            raise RuntimeError(f"{' '.join(command)}: status {process.returncode}")
+            raise RuntimeError(f"{' '.join(words)}: status {process.returncode}")
     return ends
 
 
@@ -143,12 +147,14 @@ def main() -> None:
         (few, short), (many, long) = paths.items()
         for name, work in {"decoding alone": decode, "reading into matrices": read}.items():
             print(f"{name:>26}{(many - few) / (seconds(work, long) - seconds(work, short)) / 1e6:>10.1f}", flush=True)
-        for model in ("Exact", "Fused"):
-            runs = [(fit(short, model), fit(long, model)) for _ in range(3)]
+        for model, *flags in (("Exact",), ("Exact", "--covariance", "HC3"), ("Fused",)):
+            runs = [(fit(short, model, *flags), fit(long, model, *flags)) for _ in range(3)]
             took = [min(run[which][0] for run in runs) for which in (0, 1)]
             peaks = [max(run[which][1] for run in runs) for which in (0, 1)]
             speed = (many - few) / (took[1] - took[0])
-            print(f"{model:>26}{speed / 1e6:>10.1f}{peaks[0]:>10.0f}{peaks[1]:>26.0f}", flush=True)
+            print(
+                f"{' '.join([model, *flags[1:]]):>26}{speed / 1e6:>10.1f}{peaks[0]:>10.0f}{peaks[1]:>26.0f}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -156,6 +156,11 @@ def test_a_fit_that_goes_on_keeps_it(tmp_path, panel):
     in_process(tmp_path, *again, "--guard", "false")
     errors = [row["standard_error"] for row in reports.read(run.with_name("version_1"))["coefficients"]]
     np.testing.assert_allclose(errors, theirs.bse, rtol=1e-8)
+    in_process(tmp_path, *again[:-1], 3, "--covariance", "classical", "--guard", "false")
+    last = reports.read(run.with_name("version_2"))
+    assert last["covariance"] == "classical"
+    classical = expected(panel[1], "y", None, list("abcde"))
+    np.testing.assert_allclose([row["standard_error"] for row in last["coefficients"]], classical.bse, rtol=1e-8)
 
 
 REFUSED = {
