@@ -76,10 +76,6 @@ class RunReport(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start the clock, and say in TensorBoard what is run and what there is to see."""
         self._start = time.perf_counter()
-        data = data_of(trainer)
-        known = None if data is None else data.summary.covariance
-        if known is not None and (known.kind, list(known.clusters)) != (self.covariance, list(data.clusters)):
-            data.summary.covariance = None  # the checkpoint's is another
         config = Path(trainer.log_dir or "", "config.yaml")  # all processes must ask
         if getattr(pl_module, "largest_lr", None) is not None and trainer.is_global_zero:
             print(f"lr {pl_module.lr:.4g}, a quarter of the largest stable step size\n", flush=True)
@@ -95,9 +91,12 @@ class RunReport(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Find the covariance of the optimum, once, so that checkpoints hold it."""
         data = data_of(trainer)
-        if data is None or self.covariance == "classical" or pl_module.biased_objective:
+        if data is None or data.summary.factor is None or pl_module.biased_objective:
             return
-        if data.summary.factor is not None and data.summary.covariance is None:
+        known = data.summary.covariance
+        if known is not None and (known.kind, list(known.clusters)) != (self.covariance, list(data.clusters)):
+            known = data.summary.covariance = None  # the checkpoint's is another
+        if known is None and self.covariance != "classical":
             find_covariance(data, self.covariance, pl_module.has_bias)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
