@@ -93,8 +93,8 @@ class RunReport(L.Callback):
         data = data_of(trainer)
         if data is None or data.summary.factor is None or pl_module.biased_objective:
             return
-        known = data.summary.covariance
-        if known is not None and (known.kind, list(known.clusters)) != (self.covariance, list(data.clusters)):
+        known, clusters = data.summary.covariance, list(data.clusters) if self.covariance == "cluster" else []
+        if known is not None and (known.kind, list(known.clusters)) != (self.covariance, clusters):
             known = data.summary.covariance = None  # the checkpoint's is another
         if known is None and self.covariance != "classical":
             find_covariance(data, self.covariance, pl_module.has_bias)
