@@ -236,6 +236,8 @@ def coefficient_rows(data: DataModule, model: "LinearModel", inference: Inferenc
         for name, vector in vectors.items():
             for row, value in zip(rows, _bias_last(vector, model), strict=True):
                 row[name] = value
+        for row, value in zip(rows, inference.vif.tolist(), strict=False):  # the bias has none
+            row["vif"] = value
     return rows
 
 

@@ -52,6 +52,14 @@ class Inference:
         """Degrees of freedom of the residuals: rows minus coefficients."""
         return self.solution.num_rows - len(self.solution.theta)
 
+    @cached_property
+    def vif(self) -> Tensor:
+        """Variance inflation factors of the weights, ``1 / (1 - R²)`` of each column on the others, shape ``(P,)``."""
+        bias = int(self.solution.has_bias)
+        inverse, columns = self.inverse_factor[bias:, bias:], self.solution.factor[bias:-1, bias:-1]
+        factors: Tensor = (inverse.norm(dim=1) * columns.norm(dim=0)).square()
+        return factors
+
     @property
     def test_dof(self) -> int:
         """Degrees of freedom of t and F: those of the residuals, or with clusters their number minus 1."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 import torch
+from statsmodels.stats.outliers_influence import variance_inflation_factor
 
 from linreg_pl.functional.inference import Inference, infer, noise_floor
 from linreg_pl.functional.least_squares import condition_number, solve, triangular_factor
@@ -161,3 +162,14 @@ def test_penalised_solution_has_no_standard_errors():
 
 def test_no_solution_gives_no_inference():
     assert (infer(None), noise_floor(None)) == (None, None)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_vif_is_that_of_statsmodels(bias):
+    random = np.random.default_rng(0)
+    X = random.normal(size=(80, 4)) @ random.normal(size=(4, 4)) + 3
+    y = X.sum(axis=1, keepdims=True) + random.normal(size=(80, 1))
+    found = Inference(solve(triangular_factor(torch.from_numpy(X), torch.from_numpy(y)), bias)).vif
+    exog = sm.add_constant(X, prepend=False) if bias else X
+    expected = [variance_inflation_factor(exog, column, standardize=False) for column in range(4)]
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
