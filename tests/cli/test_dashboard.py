@@ -13,7 +13,17 @@ from tests.support.commands import SCRATCH
 from tests.support.dashboard import MISLEADING, ask, tensorboard
 
 MODELS = ("scratch", "concise", "fused", "exact")
-NO_COLUMNS = {"true_bias", "num_val", "num_test", "levels", "ids", "unknown", "time_unit", "memory"}  # seldom compared
+NO_COLUMNS = {
+    "true_bias",
+    "num_val",
+    "num_test",
+    "levels",
+    "ids",
+    "clusters",
+    "unknown",
+    "time_unit",
+    "memory",
+}  # seldom compared
 NO_COLUMNS |= {"val_fraction", "test_fraction", "lr_scheduler", "true_weight", "reduction"}
 
 
