@@ -65,6 +65,10 @@ class Scores:
         self.kind = kind
         self.shift = shifted[-1, 1:] * bias
         self.means = shifted[0, 1:] / shifted[0, 0] * bias  # of the shifted columns
+        # What is subtracted, in two steps if there is a shift, for the sake of digits.
+        shifts = bool(self.shift.any())
+        self.first = self.shift if shifts else self.means
+        self.second = self.means if shifts else None
         columns = R[bias:-1, bias:-1]
         self.inverse = torch.linalg.solve_triangular(columns, torch.eye(len(columns), dtype=R.dtype), upper=True)
         self.mean_leverage = float(1 / R[0, 0].square()) if bias else 0.0
@@ -103,18 +107,23 @@ class Scores:
     def _blocks(self, X: Tensor, y: Tensor, weight: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """Yield the scores of some rows at a time, ``(p, n)``, which is in column-major order, as LAPACK expects."""
         w, bias = self.solution.weight, int(self.solution.has_bias)
-        size = max(FEWEST_ROWS, WORK // (len(w) + 2) ** 2)
-        for start in range(0, len(X), size):
+        size = min(max(FEWEST_ROWS, WORK // (len(w) + 2) ** 2), len(X))
+        memory = self.inverse.new_empty(2, (len(w) + bias) * size)  # used again by each block
+        for start in range(0, len(X), max(size, 1)):
             rows = slice(start, start + size)
-            scores = self.inverse.new_empty(len(w) + bias, len(y[rows]))
+            count = len(y[rows])
+            scores = memory[0, : (len(w) + bias) * count].view(-1, count)
             columns = scores[bias:]
-            torch.sub(X[rows].mT.double(), self.shift[:-1, None], out=columns)
-            columns -= self.means[:-1, None]
+            torch.sub(X[rows].mT, self.first[:-1, None], out=columns)
+            if self.second is not None:
+                columns -= self.second[:-1, None]
             residual = y[rows, 0].double() - self.shift[-1] - self.means[-1] - w @ columns
             each = 1.0 if weight is None else weight[rows, 0].double()
             if power := POWERS.get(self.kind):
-                left = 1 - each * (self.mean_leverage + (self.inverse.mT @ columns).square_().sum(dim=0))
-                residual /= torch.where(left > NO_RESIDUAL, left, torch.nan) ** power
+                whitened = torch.mm(self.inverse.mT, columns, out=memory[1, : len(w) * count].view(-1, count))
+                left = 1 - each * (self.mean_leverage + whitened.square_().sum(dim=0))
+                left.masked_fill_(left <= NO_RESIDUAL, torch.nan)
+                residual /= left.sqrt_() if power == 0.5 else left
             residual *= each
             columns *= residual
             scores[:bias] = residual
