@@ -26,7 +26,7 @@ COLUMNS = (  # in the order in which they are shown and written
     CoefficientColumn("ci_high", shown_for="exact", title="to"),
     CoefficientColumn("t", ".4g", shown_for="exact"),
     CoefficientColumn("p", ".2g", shown_for="exact"),
-    CoefficientColumn("vif", ".3g", shown_for="exact"),
     CoefficientColumn("true"),
     CoefficientColumn("error", ".2g", in_sweep=True),
+    CoefficientColumn("vif", ".3g", shown_for="exact"),
 )

@@ -835,7 +835,7 @@ def test_table_that_is_unusual_works(cwd, name):
 
 # What comes from a table can neither command a terminal nor break a file.
 
-COLUMNS_OF_EXACT = ("estimate", "standard_error", "ci_low", "ci_high", "t", "p")
+COLUMNS_OF_EXACT = ("estimate", "standard_error", "ci_low", "ci_high", "t", "p", "vif")
 EVIL = 'a\x1b[31m\n\tb\r\u202e,"=1+1'
 
 
