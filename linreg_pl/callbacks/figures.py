@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-import torch
 from torch import Tensor
 
 from linreg_pl.callbacks.curves import coefficient_scalars
@@ -76,10 +75,8 @@ class Figures(L.Callback):
         folder, data = output_folder(trainer), data_of(trainer)  # all processes must ask
         if folder is None or data is None:
             return
-        if data.sample is not None and trainer.world_size > 1:  # each may have read its own share only
-            shares: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, data.sample.blocks)
-            for blocks in shares:
+        if data.sample is not None:  # each process may have read its own share only
+            for blocks in data.of_all_processes(data.sample.blocks):
                 data.sample.blocks |= blocks
         self._drawn = trainer.global_step
         if not trainer.is_global_zero:

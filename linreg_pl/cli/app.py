@@ -208,7 +208,7 @@ class CLI(LightningCLI):
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
         guard = self.settings.guard and "--sweep=null" not in sys.argv  # which compares all
-        report = RunReport(folder, level, guard, self.settings.get("covariance", "classical"))
+        report = RunReport(folder, level, guard, self.settings.covariance)
         results: list[Callback] = [report]
         if self.settings.figures:
             results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))

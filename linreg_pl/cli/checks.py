@@ -75,7 +75,7 @@ def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) 
     Raises:
         InputError: says why, and what to do.
     """
-    kind = settings.get("covariance", "classical")
+    kind = settings.covariance
     if kind == "classical":
         return
     if model.biased_objective:

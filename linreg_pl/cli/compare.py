@@ -34,12 +34,10 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--format", choices=WRITERS, default="text", help="default: text")
     parser.add_argument("--stars", action="store_true", help=f"mark small p-values: {LEGEND}")
     given = parser.parse_args(arguments)
-    rows = side_by_side({_name(folder): report.read(folder) for folder in given.RUN}, given.stars)
+    short = ["/".join(folder.resolve().parts[-2:]) for folder in given.RUN]
+    names = short if len(set(short)) == len(short) else map(str, given.RUN)
+    rows = side_by_side({name: report.read(run) for name, run in zip(names, given.RUN, strict=True)}, given.stars)
     print(WRITERS[given.format](rows, LEGEND if given.stars else ""), end="")
-
-
-def _name(folder: Path) -> str:
-    return "/".join(folder.resolve().parts[-2:])
 
 
 def side_by_side(reports: dict[str, report.Report], stars: bool = False) -> Table:
@@ -106,9 +104,8 @@ def _html(rows: Table, legend: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
 
     caption = [f"<caption>{escape(legend)}</caption>"] if legend else []
-    return (
-        "\n".join(["<table>", *caption, line(rows[0], "th"), *(line(row, "td") for row in rows[1:]), "</table>"]) + "\n"
-    )
+    lines = [line(rows[0], "th"), *(line(row, "td") for row in rows[1:])]
+    return "\n".join(["<table>", *caption, *lines, "</table>"]) + "\n"
 
 
 def _csv(rows: Table, legend: str) -> str:

@@ -30,8 +30,10 @@ def find_covariance(data: PreparedRows, kind: str, bias: bool) -> None:
     scores = Scores(solution, kind, as_shifted(factor))
     if kind == "cluster":
         data.carries_clusters = True
-        data.summary.covariance = scores.clustered_covariance(_cluster_sums(data, scores), data.clusters)
-        data.carries_clusters = False
+        try:
+            data.summary.covariance = scores.clustered_covariance(_cluster_sums(data, scores), data.clusters)
+        finally:
+            data.carries_clusters = False
         return
     of_blocks = parallel_map(data.local_blocks("train"), lambda make: scores.factor(*make()))
     total = next(of_blocks)

@@ -18,7 +18,6 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.least_squares import merge_shifted, num_rows, shifted, shifted_factor
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
@@ -99,12 +98,6 @@ class PreparedRows(RowsInParts):
             InputError: the values of a column are too large or too small to be squared.
         """
         self.summary.set_factor(factor, [*self.feature_names, self.target_name])
-
-    def load_summary(self, checkpoint: dict[str, Any]) -> None:
-        """Take what a checkpoint tells of the training rows."""
-        self.set_factor(checkpoint.get("factor"))
-        saved = checkpoint.get("covariance")
-        self.summary.covariance = None if saved is None else Covariance(**saved)
 
     @property
     def scaling(self) -> Scaling | None:

@@ -1,6 +1,6 @@
 """What is known of the training rows once their triangular factor is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +52,12 @@ class TrainingSummary:
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"factor": self.factor, "covariance": self.covariance and self.covariance._asdict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Take what a checkpoint keeps; names and errors are those of `set_factor`."""
+        self.set_factor(state.get("factor"), names)
+        if state.get("covariance") is not None:
+            self.covariance = Covariance(**state["covariance"])
 
     def optimum(self, bias: bool) -> Solution | None:
         """The least-squares solution with or without intercept; None if it is unknown or not unique."""

@@ -153,9 +153,9 @@ def check_clusters(source: Source, names: Sequence[str], target: str) -> None:
     """
     if len(names) > 2:
         raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
-    if len(set(names)) < len(names) or target in names:
-        raise InputError(f"--data.clusters: {names[-1]!r} is given twice, or is the target")
-    for name in names:
+    for number, name in enumerate(names):
+        if name == target or name in names[:number]:
+            raise InputError(f"--data.clusters: {name!r} is given twice, or is the target")
         if not can_be_levels(kind := source.schema.field(name).type):
             raise InputError(f"--data.clusters: column {name!r} is of type {kind}, whose values make no clusters")
 

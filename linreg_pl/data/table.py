@@ -43,7 +43,6 @@ class Table(DataModule):
             training rows, in their order.
         weights: name of a column of weights: how much the squared error of a row counts.
         ids: names of columns that go along into the predictions.
-        clusters: names of one or two columns, whose rows of the same value make a cluster for ``--covariance cluster``.
         missing: what to do about missing values: refuse them, drop their rows, or fill in the mean
             of the training rows (of features; never of the target).
         unknown: what to do about a level that no training row has: refuse it, or take it for the reference.
@@ -56,6 +55,7 @@ class Table(DataModule):
         seed: decides which rows are kept and the order of the rest.
         memory: MiB of training rows that SGD keeps in memory. More are written to a file in the folder
             for temporary files (TMPDIR) while the fit lasts.
+        clusters: names of one or two columns, whose rows of the same value make a cluster for ``--covariance cluster``.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class Table(DataModule):
         levels: dict[str, list[str]] | None = None,
         weights: str | None = None,
         ids: Sequence[str] = (),
-        clusters: Sequence[str] = (),
         missing: Missing = "error",
         unknown: Unknown = "error",
         time_unit: TimeUnit = "days",
@@ -77,6 +76,7 @@ class Table(DataModule):
         test_fraction: float = 0.0,
         seed: int = 0,
         memory: int = 256,
+        clusters: Sequence[str] = (),
     ) -> None:
         super().__init__(batch_size, seed, standardize)
         require_positive("--data.memory", memory)
@@ -182,24 +182,24 @@ class Table(DataModule):
         predicting, width = part == "predict", self.num_features
         values = torch.from_numpy(self.columns.design(self.source, piece, others))
         rows = slice(piece.start, piece.start + piece.batch.num_rows)
+        carried = (carried_columns if predicting else cluster_keys)(self.source, piece, ids) if ids else None
         kept = torch.ones(values.shape[1], dtype=torch.bool)
-        if not predicting and any(self.split.fractions):
-            kept &= self.split.parts(rows.start, rows.stop) == PARTS.index(part)
-        if self.columns.missing == "drop" and not predicting:
-            kept &= ~values.isnan().any(dim=0)
-        if self.weighted and not predicting:
-            kept &= values[width + 1] != 0
-        values = values if kept.all() else values[:, kept]
+        if not predicting:
+            if any(self.split.fractions):
+                kept &= self.split.parts(rows.start, rows.stop) == PARTS.index(part)
+            if self.columns.missing == "drop":
+                kept &= ~values.isnan().any(dim=0)
+            if self.weighted:
+                kept &= values[width + 1] != 0
+        if not kept.all():
+            values = values[:, kept]
+            carried = None if carried is None else carried.filter(kept.numpy())
         count = values.shape[1]
         y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = values[-1:].mT if self.weights in others else None
         if weight is not None:
             require_weights(f"{self.source.name}: column {self.weights!r}", weight)
             weight = weight / self.mean_weight
-        carried = None
-        if ids:
-            carry = carried_columns if predicting else cluster_keys
-            carried = carry(self.source, piece, ids).filter(kept.numpy())
         return Batch(values[:width].mT, y, weight, rows=rows, ids=carried)
 
     @property

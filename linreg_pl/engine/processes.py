@@ -168,10 +168,10 @@ def end(error: Exception, status: int = 1) -> NoReturn:
     sys.stdout.flush()
     if asking.is_alive() and keeps_store and not _children():
         asking.join(GRACE)
-    deadline = time.monotonic() + GRACE
+    patience = time.monotonic() + GRACE
     for child in _children():
         with suppress(subprocess.TimeoutExpired):
-            child.wait(max(0.0, deadline - time.monotonic()))
+            child.wait(max(0.0, patience - time.monotonic()))
         child.kill()
     os._exit(status)  # immediately, as torch might wait forever
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import FEWEST_ROWS, WORK, Solution, triangularize
+from linreg_pl.functional.least_squares import Solution, factor_in_place, rows_of_a_block, triangularize
 
 CovarianceKind = Literal["classical", "HC0", "HC1", "HC2", "HC3", "cluster"]
 POWERS = {"HC2": 0.5, "HC3": 1.0}  # of 1 - leverage, by which residuals are divided
@@ -82,10 +82,7 @@ class Scores:
             weight: weights, shape ``(n, 1)``.
         """
         factors = [self.inverse.new_zeros(1, len(self.solution.theta))]
-        for _, scores in self._blocks(X, y, weight):
-            A, tau = scores.mT, scores.new_empty(min(scores.shape))
-            torch.geqrf(A, out=(A, tau))  # in place
-            factors.append(A[: len(scores)].triu())
+        factors += [factor_in_place(scores) for _, scores in self._blocks(X, y, weight)]
         return triangularize(torch.cat(factors))
 
     def cluster_sums(
@@ -107,7 +104,7 @@ class Scores:
     def _blocks(self, X: Tensor, y: Tensor, weight: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
         """Yield the scores of some rows at a time, ``(p, n)``, which is in column-major order, as LAPACK expects."""
         w, bias = self.solution.weight, int(self.solution.has_bias)
-        size = min(max(FEWEST_ROWS, WORK // (len(w) + 2) ** 2), len(X))
+        size = min(rows_of_a_block(len(w) + 2), len(X))
         memory = self.inverse.new_empty(2, (len(w) + bias) * size)  # used again by each block
         for start in range(0, len(X), max(size, 1)):
             rows = slice(start, start + size)

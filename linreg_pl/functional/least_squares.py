@@ -54,7 +54,7 @@ def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Ten
 def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the factor of ``[1 X-c y-c]`` and below it ``[0 c]``: `triangular_factor`, shape ``(P + 3, P + 2)``."""
     width = X.shape[1] + 2
-    size = min(max(FEWEST_ROWS, WORK // width**2), MOST_ROWS, len(X))
+    size = min(rows_of_a_block(width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
     factors = []
     shift = workspace.new_zeros(width)
@@ -74,11 +74,21 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
                 columns[1:] -= shift[1:, None]
         if weight is not None:
             columns *= weight[start : start + size].mT.double().sqrt()
-        A, tau = columns.mT, columns.new_empty(min(columns.shape))
-        torch.geqrf(A, out=(A, tau))  # in place
-        factors.append(A[:width].triu())
+        factors.append(factor_in_place(columns))
     several = torch.cat(factors) if factors else workspace.new_zeros(width, width)
     return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
+
+
+def rows_of_a_block(width: int) -> int:
+    """Return how many rows of so many columns to factor at once, so that they stay in a core's cache."""
+    return min(max(FEWEST_ROWS, WORK // width**2), MOST_ROWS)
+
+
+def factor_in_place(columns: Tensor) -> Tensor:
+    """Return the triangular factor of some columns ``(k, n)``, which are overwritten: ``(min(k, n), k)``."""
+    A, tau = columns.mT, columns.new_empty(min(columns.shape))
+    torch.geqrf(A, out=(A, tau))
+    return A[: len(columns)].triu()
 
 
 def _row_near(rows: Tensor) -> Tensor:

@@ -256,7 +256,7 @@ class LinearModel(L.LightningModule, ABC):
             self.scaler.set(Scaling(*(torch.tensor(states[0][key], dtype=torch.float64) for key in ("mean", "scale"))))
         checkpoint["state_dict"].setdefault("scaler._extra_state", self.scaler.get_extra_state())
         if self._trainer is not None and (data := data_of(self.trainer)) is not None:
-            data.load_summary(checkpoint)
+            data.summary.load_state_dict(checkpoint, [*data.feature_names, data.target_name])
 
 
 def check_flags(model: LinearModel) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -59,6 +60,14 @@ def test_numbers_are_those_of_the_reports(runs):
         expected = [f"{mine['optimum'][key]:.4g}" for key in keys] if number < 2 else [""] * 3  # not of the optimum
         assert found == expected
     assert (rows[3]["exact/version_0"], rows[4]["exact/version_0"]) == ("", "")
+
+
+def test_runs_of_the_same_name_in_two_places_are_two(runs, tmp_path):
+    folder, _ = runs
+    shutil.copytree(folder / "runs" / "exact", tmp_path / "exact")
+    both = ["runs/exact/version_0", tmp_path / "exact" / "version_0"]
+    text = in_process(folder, "compare", *both, "--format", "csv").succeeded().stdout
+    assert text.splitlines()[0] == f"name,{both[0]},{both[1]}"
 
 
 def test_stars_mark_small_p(runs):

@@ -166,6 +166,7 @@ def test_a_fit_that_goes_on_keeps_it(tmp_path, panel):
 REFUSED = {
     "no columns": (("--covariance", "cluster"), "--data.clusters '[firm]'"),
     "target": (("--covariance", "cluster", "--data.clusters", "[y]"), "'y' is given twice, or is the target"),
+    "target among two": (("--covariance", "cluster", "--data.clusters", "[y, firm]"), "'y' is given twice"),
     "three": (("--covariance", "cluster", "--data.clusters", "[a, b, c]"), "3 columns; give one, or two"),
     "unknown column": (("--covariance", "cluster", "--data.clusters", "[frim]"), "did you mean 'firm'?"),
     "one cluster": (("--covariance", "cluster", "--data.clusters", "[same]"), "'same' has one cluster only"),
