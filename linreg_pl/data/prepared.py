@@ -18,7 +18,8 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.functional.least_squares import merge_shifted, num_rows, shifted, shifted_factor
+from linreg_pl.functional.factors import merge_shifted, shifted, shifted_factor
+from linreg_pl.functional.least_squares import num_rows
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
 from linreg_pl.metrics.least_squares import TriangularFactor

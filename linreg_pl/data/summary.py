@@ -7,8 +7,9 @@ from torch import Tensor
 
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import Covariance
+from linreg_pl.functional.factors import unshifted
 from linreg_pl.functional.inference import Inference, infer
-from linreg_pl.functional.least_squares import Solution, unique_solution, unshifted
+from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.functional.standardize import Scaling, column_scaling
 
 ROUNDING = 2.0**-52  # of a mean in float64: a column that varies by less has one value

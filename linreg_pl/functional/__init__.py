@@ -1,5 +1,6 @@
 """Pure functions on tensors: the mathematics, without state."""
 
+from linreg_pl.functional.factors import merge_factors, triangular_factor, triangularize
 from linreg_pl.functional.inference import Inference, infer, noise_floor
 from linreg_pl.functional.least_squares import (
     RankDeficientError,
@@ -7,14 +8,11 @@ from linreg_pl.functional.least_squares import (
     column_std,
     condition_number,
     matrix_rank,
-    merge_factors,
     num_rows,
     profile,
     residual_sum_of_squares,
     solve,
     total_sum_of_squares,
-    triangular_factor,
-    triangularize,
     unique_solution,
 )
 from linreg_pl.functional.regression import l2_penalty, linreg, sgd, squared_loss

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import Solution, factor_in_place, rows_of_a_block, triangularize
+from linreg_pl.functional.factors import factor_in_place, rows_of_a_block, triangularize
+from linreg_pl.functional.least_squares import Solution
 
 CovarianceKind = Literal["classical", "HC0", "HC1", "HC2", "HC3", "cluster"]
 POWERS = {"HC2": 0.5, "HC3": 1.0}  # of 1 - leverage, by which residuals are divided

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from linreg_pl.functional.covariance import Covariance
-from linreg_pl.functional.least_squares import (
-    Solution,
-    condition_number,
-    matrix_rank,
-    total_sum_of_squares,
-    triangularize,
-)
+from linreg_pl.functional.factors import triangularize
+from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank, total_sum_of_squares
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import column_std, triangular_factor
+from linreg_pl.functional.factors import triangular_factor
+from linreg_pl.functional.least_squares import column_std
 
 
 class Scaling(NamedTuple):

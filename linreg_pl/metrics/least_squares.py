@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.least_squares import merge_shifted, shifted, shifted_factor, unshifted
+from linreg_pl.functional.factors import merge_shifted, shifted, shifted_factor, unshifted
 from linreg_pl.metrics.merged import MergedMetric
 
 

@@ -7,14 +7,8 @@ from torch import Tensor, nn
 
 from linreg_pl.data.base import data_of
 from linreg_pl.errors import InputError, require_not_negative
-from linreg_pl.functional.least_squares import (
-    RankDeficientError,
-    column_std,
-    num_rows,
-    shifted_factor,
-    solve,
-    unshifted,
-)
+from linreg_pl.functional.factors import shifted_factor, unshifted
+from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
 from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
 from linreg_pl.models.base import BY_HAND, LinearModel

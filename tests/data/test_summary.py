@@ -7,7 +7,7 @@ import torch
 
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.errors import InputError
-from linreg_pl.functional.least_squares import triangular_factor
+from linreg_pl.functional.factors import triangular_factor
 
 
 @pytest.fixture

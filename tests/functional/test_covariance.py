@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linreg_pl.functional.covariance import Scores, merge_clusters, merge_scores
+from linreg_pl.functional.factors import shifted_factor, triangular_factor, unshifted
 from linreg_pl.functional.inference import Inference
-from linreg_pl.functional.least_squares import shifted_factor, solve, triangular_factor, unshifted
+from linreg_pl.functional.least_squares import solve
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # within statsmodels
 KINDS = ("HC0", "HC1", "HC2", "HC3")

@@ -8,8 +8,9 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from linreg_pl import LinearRegressor
+from linreg_pl.functional.factors import merge_shifted, shifted_factor, triangular_factor, unshifted
 from linreg_pl.functional.inference import infer
-from linreg_pl.functional.least_squares import merge_shifted, shifted_factor, solve, triangular_factor, unshifted
+from linreg_pl.functional.least_squares import solve
 from linreg_pl.functional.standardize import column_scaling
 
 MEANS = [1e4, 1e6, 1e8, 1e10, 1e12, 1e14, 1e15]

@@ -6,8 +6,9 @@ import statsmodels.api as sm
 import torch
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
+from linreg_pl.functional.factors import triangular_factor
 from linreg_pl.functional.inference import Inference, infer, noise_floor
-from linreg_pl.functional.least_squares import condition_number, solve, triangular_factor
+from linreg_pl.functional.least_squares import condition_number, solve
 
 # Longley's condition number of 5e9 would allow only seven digits if it did not come from the columns' units;
 # by its own, scaled columns it allows the same 1e-9 as the others. Star98's is 3e6.

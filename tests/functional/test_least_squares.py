@@ -8,19 +8,17 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from linreg_pl.functional.factors import merge_factors, triangular_factor, triangularize
 from linreg_pl.functional.least_squares import (
     RankDeficientError,
     column_std,
     condition_number,
     matrix_rank,
-    merge_factors,
     num_rows,
     profile,
     residual_sum_of_squares,
     solve,
     total_sum_of_squares,
-    triangular_factor,
-    triangularize,
     unique_solution,
 )
 

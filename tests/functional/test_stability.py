@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from linreg_pl.functional.least_squares import shifted_factor, unshifted
+from linreg_pl.functional.factors import shifted_factor, unshifted
 from linreg_pl.functional.stability import CurvatureMoments, largest_stable_lr, second_moments
 from linreg_pl.functional.standardize import column_scaling
 

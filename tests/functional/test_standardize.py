@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from linreg_pl.functional.least_squares import merge_factors, triangular_factor
+from linreg_pl.functional.factors import merge_factors, triangular_factor
 from linreg_pl.functional.standardize import Scaling, column_scaling
 
 
