@@ -17,13 +17,15 @@ from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
-from linreg_pl.data.covariance import find_covariance
 from linreg_pl.data.loaders import Blocks
 from linreg_pl.data.parts import Part
+from linreg_pl.data.second_pass import look_again
 from linreg_pl.engine import Trainer
 from linreg_pl.engine.quiet import quieten
 from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.functional.constraints import parse_constraints
 from linreg_pl.functional.covariance import CovarianceKind
+from linreg_pl.functional.inference import Inference, WaldTest
 from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
 from linreg_pl.models.sgd import SGDModel
 from linreg_pl.tables.sources import rows_at_once
@@ -101,6 +103,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         max_epochs: passes of SGD over the rows.
         random_state: decides the order of the rows in SGD.
         covariance: of the standard errors: "classical" for errors of equal variance, "HC0" to "HC3" for any.
+        diagnostics: whether to look at the residuals of the optimum, by one more pass over the rows.
 
     Attributes:
         coef_: weights, shape ``(n_features,)``; where the rows do not determine them, those of smallest norm.
@@ -109,6 +112,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             those of weighted least squares. NaN with ``ridge``, or where the rows do not determine them.
         intercept_standard_error_: that of the bias; 0 without one.
         covariance_: covariance of the optimum's coefficients, the bias last if there is one, shape ``(p, p)``.
+        diagnostics_: what the residuals of the optimum say about its assumptions, as in ``report.json``: see
+            `linreg_pl.functional.diagnostics`. None with ``ridge``, without residuals, or where it was not asked for.
         n_features_in_: number of columns.
         feature_names_in_: their names, where all are strings.
 
@@ -120,6 +125,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     coef_: np.ndarray
     intercept_: float
+    _inference: Inference | None
     _earlier: tuple[int, float, np.ndarray]  # rows, their weights' sum, their shifted factor with weights of mean 1
 
     def __init__(
@@ -133,6 +139,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         max_epochs: int = 50,
         random_state: Any = None,
         covariance: CovarianceKind = "classical",
+        diagnostics: bool = False,
     ) -> None:
         self.method = method
         self.fit_intercept = fit_intercept
@@ -142,6 +149,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.max_epochs = max_epochs
         self.random_state = random_state
         self.covariance = covariance
+        self.diagnostics = diagnostics
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LinearRegressor":
         """Fit, and forget what was fitted before.
@@ -162,8 +170,9 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         "exact" ends where ``fit`` on all rows together would, to rounding, in any order and in memory that
         depends on the number of columns alone. SGD takes one more pass, over the new rows.
         """
-        if self.covariance != "classical":
-            raise InputError(f"covariance {self.covariance!r}: needs a second pass over all rows; use fit")
+        if self.covariance != "classical" or self.diagnostics:
+            what = "diagnostics" if self.diagnostics else f"covariance {self.covariance!r}"
+            raise InputError(f"{what}: needs a second pass over all rows; use fit")
         return self._fit(X, y, sample_weight, not hasattr(self, "coef_"), 1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -171,6 +180,25 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         prediction: np.ndarray = validate_data(self, X, reset=False, dtype=np.float64) @ self.coef_ + self.intercept_
         return prediction
+
+    def wald(self, constraints: str) -> WaldTest:
+        """Test linear constraints on the optimum's coefficients jointly, by ``covariance``.
+
+        Args:
+            constraints: such as ``"x0 = 2 * x1, bias = 0"``; the intercept is ``bias``, and names that are no plain
+                words stand in braces.
+
+        Raises:
+            InputError: the constraints cannot be read, or there are no standard errors.
+        """
+        check_is_fitted(self)
+        if self._inference is None:
+            raise InputError("wald: with a penalty, or where rows do not determine them, coefficients have no tests")
+        return self._inference.wald(*parse_constraints(constraints, ["bias"] * self.fit_intercept + self._names))
+
+    @property
+    def _names(self) -> list[str]:
+        return list(getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)]))
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, first: bool, max_epochs: int) -> "LinearRegressor":
         X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32], y_numeric=True)
@@ -195,9 +223,10 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             said = said.replace("--data.standardize true", "a StandardScaler before it")
             raise InputError(re.sub(r"--(model|data)\.", "", said)) from None
         coefficients, bias = model.coefficients()
-        if self.covariance != "classical" and not model.biased_objective:
-            find_covariance(data, self.covariance, model.has_bias)
-        inference = None if model.biased_objective else data.summary.inference(model.has_bias)
+        if (self.covariance != "classical" or self.diagnostics) and not model.biased_objective:
+            look_again(data, self.covariance, model.has_bias, self.diagnostics)
+        self.diagnostics_ = data.summary.diagnostics
+        self._inference = inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
         order = np.roll(np.arange(X.shape[1] + model.has_bias), -int(model.has_bias))  # the bias last
         root = np.full((len(order), 1), math.nan) if inference is None else inference.covariance_root.numpy()[order]
@@ -214,8 +243,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         exact = self.method == "exact"  # takes the rows in any order, and no number from a random state
         seed = 0 if exact else check_random_state(self.random_state).randint(2**31 - 1)
         data = Arrays(self.batch_size, seed, standardize=False)
-        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
-        data.feature_names, data.weighted = list(names), len(columns) > 2
+        data.feature_names, data.weighted = self._names, len(columns) > 2
         data.arrays = [columns[0], *(column.reshape(-1, 1) for column in columns[1:])]
         return data
 

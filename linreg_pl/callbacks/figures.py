@@ -12,10 +12,12 @@ from linreg_pl.callbacks.curves import coefficient_scalars
 from linreg_pl.callbacks.history import History, find_callback
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
+from linreg_pl.data.prepared import as_shifted
 from linreg_pl.data.sampling import Sample
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.least_squares import column_std, num_rows, profile
-from linreg_pl.runs import figures
+from linreg_pl.functional.whitening import WhitenedBlock, Whitening
+from linreg_pl.runs import drawing, figures
 from linreg_pl.runs.logger import run_loggers
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class Figures(L.Callback):
 
     ``data``: the target over the features; ``fit``: fitted against true values, residuals and their
     quantiles; ``loss``: against the noise floor; ``path``: of one or two weights and the bias over the loss
-    surface; ``coefficients``: with their intervals. What a fit has not, is not drawn.
+    surface; ``coefficients``: with their intervals; ``diagnostics``: of
+    the residuals. What a fit has not, is not drawn.
 
     Args:
         confidence_level: probability that an interval covers the true coefficient.
@@ -83,7 +86,7 @@ class Figures(L.Callback):
             return
         (folder / "figures").mkdir(exist_ok=True)
         for name, figure in self._figures(data, model, find_callback(trainer, History)):
-            png, width, height = figures.encode(figure)
+            png, width, height = drawing.encode(figure)
             atomic_write(folder / "figures" / f"{name}.png", png)
             for logger in run_loggers(trainer):
                 logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
@@ -102,6 +105,8 @@ class Figures(L.Callback):
             yield "data", figures.draw_data(X, y, w, b, data.feature_names, target, shown)
             yield "fit", figures.draw_fit(X @ w + b, y, weight, target, shown)
             scale = X.std(axis=0) if summary.factor is None else column_std(summary.factor).numpy()
+            if summary.diagnostics is not None:
+                yield "diagnostics", _diagnostics(data, bias, shown)
             yield "coefficients", figures.draw_coefficients(rows, scale, target, self.confidence_level)
         if model.lr is not None and (curves := _losses(model, history)):
             steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
@@ -116,6 +121,30 @@ class Figures(L.Callback):
                 yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(summary.factor), target)
 
 
+def _diagnostics(data: DataModule, bias: bool, shown: str) -> "Figure":
+    """Draw the sample's residuals at the optimum, and the rows of most influence."""
+    optimum, shifted, diagnostics = data.summary.optimum(bias), data.summary.shifted, data.summary.diagnostics
+    assert optimum is not None
+    assert shifted is not None
+    assert diagnostics is not None
+    assert data.sample is not None
+    columns = data.sample.columns()
+    block = WhitenedBlock(Whitening(optimum, as_shifted(shifted)), *columns)
+    for _ in block:
+        pass
+    assert block.leverage is not None
+    n, p = optimum.num_rows, len(optimum.theta)
+    spread = float(optimum.factor[-1, -1].abs()) / (n - p) ** 0.5
+    left = (1 - block.leverage).clamp(min=0)
+    fitted = columns[0] @ optimum.weight + optimum.bias
+    rows = [
+        (row["row"], row["leverage"], (t := row["studentized"]) * ((n - p) / (n - p - 1 + t**2)) ** 0.5)
+        for row in diagnostics["influential"]
+    ]
+    standardized = (block.residual / (spread * left.sqrt())).numpy()
+    return figures.draw_diagnostics(fitted.numpy(), standardized, block.leverage.numpy(), p, rows, shown)
+
+
 def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:
     """Mean squared errors above zero; of mini-batches where that is what their loss is."""
     per = None if model.biased_objective else model.squared_error_scale
@@ -128,7 +157,7 @@ def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:
     return {name: points for name, curve in curves.items() if (points := [point for point in curve if point[1] > 0])}
 
 
-def _path(data: DataModule, model: "LinearModel", history: History, theta: figures.Array) -> figures.Array:
+def _path(data: DataModule, model: "LinearModel", history: History, theta: drawing.Array) -> drawing.Array:
     """Coefficients over the steps, ``(k, c)``; empty where there is one, or too many, or no surface."""
     names = [f"weight/{name}" for name in data.feature_names] + ["bias"] * model.has_bias
     curves = [[value for _, value in history[name]] for name in names]
@@ -136,7 +165,7 @@ def _path(data: DataModule, model: "LinearModel", history: History, theta: figur
     return np.array([*zip(*curves, strict=False), theta] if drawable else [])
 
 
-def _surfaces(factor: Tensor, count: int, bias: bool) -> dict[tuple[int, int], figures.Array]:
+def _surfaces(factor: Tensor, count: int, bias: bool) -> dict[tuple[int, int], drawing.Array]:
     """For every pair of coefficients the factor of the loss over them."""
     column = [*range(1, count), 0] if bias else range(1, count + 1)  # of each coefficient in the factor
     return {(i, j): profile(factor, [column[i], column[j]], bias).numpy() for i, j in combinations(range(count), 2)}

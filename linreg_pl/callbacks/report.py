@@ -14,12 +14,17 @@ from linreg_pl.callbacks.arrival import joint_distance, why_not_there
 from linreg_pl.callbacks.history import find_callback
 from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
-from linreg_pl.data.covariance import find_covariance
+from linreg_pl.data.second_pass import look_again
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.covariance import FEW_CLUSTERS, Covariance, CovarianceKind
 from linreg_pl.functional.inference import Inference
-from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
+from linreg_pl.functional.least_squares import (
+    num_rows,
+    residual_sum_of_squares,
+    standardized_coefficients,
+    total_sum_of_squares,
+)
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
@@ -58,6 +63,8 @@ class RunReport(L.Callback):
         confidence_level: probability that an interval covers the true coefficient.
         guard: whether a fit fails that predicts its own training rows worse than their mean.
         covariance: of the standard errors; others than "classical" take one more pass over the training rows.
+        diagnostics: whether to tell what the residuals look like, from the same pass.
+        beta: whether to give standardised coefficients too.
     """
 
     def __init__(
@@ -66,9 +73,13 @@ class RunReport(L.Callback):
         confidence_level: float = 0.95,
         guard: bool = False,
         covariance: CovarianceKind = "classical",
+        diagnostics: bool = False,
+        beta: bool = False,
     ) -> None:
         self.folder = folder
         self.covariance = covariance
+        self.diagnostics = diagnostics
+        self.beta = beta
         self.guard = guard
         self.confidence_level = confidence_level
         self._start = 0.0
@@ -89,15 +100,17 @@ class RunReport(L.Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Find the covariance of the optimum, once, so that checkpoints hold it."""
+        """Find the covariance of the optimum and its diagnostics, once, so that checkpoints hold the covariance."""
         data = data_of(trainer)
         if data is None or data.summary.factor is None or pl_module.biased_objective:
             return
         known, clusters = data.summary.covariance, list(data.clusters) if self.covariance == "cluster" else []
         if known is not None and (known.kind, list(known.clusters)) != (self.covariance, clusters):
             known = data.summary.covariance = None  # the checkpoint's is another
-        if known is None and self.covariance != "classical":
-            find_covariance(data, self.covariance, pl_module.has_bias)
+        kind = self.covariance if known is None else "classical"
+        diagnostics = self.diagnostics and data.summary.diagnostics is None
+        if kind != "classical" or diagnostics:
+            look_again(data, kind, pl_module.has_bias, diagnostics)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report.
@@ -148,7 +161,9 @@ class RunReport(L.Callback):
             if covariance is not None:
                 result |= {"clusters": covariance.clusters} if covariance.clusters else {}
                 result |= doubts(covariance)
-        result |= {"coefficients": coefficient_rows(data, model, inference), "net": model.describe()}
+        result |= {"coefficients": coefficient_rows(data, model, inference, self.beta), "net": model.describe()}
+        if data.summary.diagnostics is not None:
+            result["diagnostics"] = data.summary.diagnostics
         if gradients := model.gradients():
             result["gradients"] = gradients
         newest = find_callback(trainer, EpochScores).scores
@@ -218,9 +233,15 @@ def output_folder(trainer: L.Trainer) -> Path | None:
     return Path(log_dir) if trainer.loggers and log_dir and not trainer.fast_dev_run else None  # type: ignore[attr-defined]
 
 
-def coefficient_rows(data: DataModule, model: "LinearModel", inference: Inference | None) -> list[dict[str, Any]]:
-    """Every coefficient with all that is known of it, the bias last, for raw columns."""
+def coefficient_rows(
+    data: DataModule, model: "LinearModel", inference: Inference | None, beta: bool = False
+) -> list[dict[str, Any]]:
+    """Every coefficient with all that is known of it, the bias last, for raw columns; standardised too for ``beta``."""
     rows = _estimates(model)
+    if beta and data.summary.factor is not None:
+        standardized = standardized_coefficients(data.summary.factor, model.coefficients()[0])
+        for row, value in zip(rows, standardized.tolist(), strict=False):  # the bias has none
+            row["beta"] = value
     optimum = data.summary.optimum(model.has_bias)
     if data.truth is not None:
         weight, bias = data.truth

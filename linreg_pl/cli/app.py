@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import lightning.pytorch as L
 import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -36,13 +35,13 @@ from linreg_pl.callbacks import (
     StopWithin,
 )
 from linreg_pl.cli import checks
+from linreg_pl.cli.flags import add_flags
 from linreg_pl.cli.parser import Parser, config_paths, read_config
 from linreg_pl.data import DataModule, Perturbed, Synthetic, Table
 from linreg_pl.engine import Trainer, processes
 from linreg_pl.engine.checkpoint_io import DurableCheckpointIO
 from linreg_pl.engine.quiet import pass_over_full_disks, quieten
 from linreg_pl.errors import InputError, require_positive
-from linreg_pl.functional.covariance import CovarianceKind
 from linreg_pl.models import LinearModel
 from linreg_pl.runs.checkpoints import load_checkpoint, newest, newest_run, run_folder
 from linreg_pl.runs.logger import run_loggers
@@ -78,45 +77,8 @@ class CLI(LightningCLI):
         vars(self.parser).pop("print_config", None)  # asked for where the arguments before were refused
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoint's arguments, and take the number of features from the data."""
-        parser.add_argument(
-            "--optimum", type=bool, default=True, help="find the least-squares optimum of the training rows too"
-        )
-        parser.add_argument(
-            "--guard",
-            type=bool,
-            default=True,
-            help="refuse an lr that must diverge, stop at NaN, and fail if the fit is worse than the mean",
-        )
-        parser.add_argument(
-            "--stop_within",
-            type=float | None,
-            default=None,
-            help="end after the epoch in which the joint distance to the optimum is at most this, e.g. 0.5",
-        )
-        parser.add_argument(
-            "--timeout", type=float, default=10.0, help="minutes that processes wait for one that does not answer"
-        )
-        parser.add_argument(
-            "--covariance",
-            type=CovarianceKind,
-            default="classical",
-            help="of the standard errors: classical for errors of equal variance, HC0 to HC3 for any, or by cluster",
-        )
-        parser.add_argument("--confidence_level", type=float, default=0.95, help="of the confidence intervals")
-        parser.add_argument(
-            "--figures",
-            type=bool | PositiveInt,
-            default=True,
-            help="draw the fit at its end; a number: also after every so many epochs",
-        )
-        parser.add_argument(
-            "--predictions", type=str | None, default=None, help="file that predict writes, .parquet or .csv"
-        )
-        parser.add_argument("--sweep", type=dict | None, default=None, help="for `train.py sweep` alone")
-        parser.add_argument(
-            "--resume", action="store_true", help="go on with the newest run of this name; begin if there is none"
-        )
+        """Add this project's flags, and take the number of features from the data."""
+        add_flags(parser)
         parser.add_class_arguments(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -208,7 +170,8 @@ class CLI(LightningCLI):
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
         guard = self.settings.guard and "--sweep=null" not in sys.argv  # which compares all
-        report = RunReport(folder, level, guard, self.settings.covariance)
+        settings = self.settings
+        report = RunReport(folder, level, guard, settings.covariance, settings.diagnostics, settings.beta)
         results: list[Callback] = [report]
         if self.settings.figures:
             results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))

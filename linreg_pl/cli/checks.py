@@ -70,21 +70,22 @@ def check_flags(settings: Namespace) -> None:
 
 
 def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) -> None:
-    """Refuse a covariance of standard errors that there are none of, or that needs columns.
+    """Refuse a covariance or diagnostics where there are no standard errors, and clusters without columns.
 
     Raises:
         InputError: says why, and what to do.
     """
     kind = settings.covariance
-    if kind == "classical":
+    if kind == "classical" and not settings.diagnostics:
         return
+    flag = f"--covariance {kind}" if kind != "classical" else "--diagnostics true"
     if model.biased_objective:
         raise InputError(
-            f"--covariance {kind}: with a penalty, or another loss than the squared error, there are no standard"
+            f"{flag}: with a penalty, or another loss than the squared error, there are no standard"
             " errors; leave the flag out"
         )
     if not settings.optimum and model.served != "factors":
-        raise InputError(f"--covariance {kind}: is that of the optimum; leave --optimum false out")
+        raise InputError(f"{flag}: is that of the optimum; leave --optimum false out")
     if kind == "cluster" and not data.clusters:
         raise InputError("--covariance cluster: needs the columns that make clusters, --data.clusters '[firm]'")
 

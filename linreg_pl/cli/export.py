@@ -17,7 +17,7 @@ from torch import nn
 from linreg_pl.cli.arguments import CommandParser
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
-from linreg_pl.runs.checkpoints import load_checkpoint
+from linreg_pl.runs.checkpoints import load_last
 from linreg_pl.tables.columns import Columns
 
 NAMES_SHOWN = 20
@@ -80,10 +80,7 @@ def read(run: Path) -> LinearPredictor:
     Raises:
         InputError: there is no checkpoint, or its coefficients cannot be used.
     """
-    path = run / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise InputError(f"{run}: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N")
-    checkpoint = load_checkpoint(path, flag="")
+    path, checkpoint = load_last(run)
     try:
         return _predictor(path, checkpoint)
     except (AttributeError, KeyError, TypeError) as error:

@@ -42,12 +42,13 @@ class PreparedRows(RowsInParts):
         summary: what is known of the training rows.
         memory: MiB of rows kept in memory.
         clusters: names of one or two columns; rows with the same value are a cluster.
-        carries_clusters: whether blocks of training rows carry the keys of their clusters, in ``ids``.
+        carried: columns of clusters whose keys blocks of training rows carry in ``ids``, after the numbers of the rows
+            in their table; None for neither.
     """
 
     memory = math.inf
     clusters: Sequence[str] = ()
-    carries_clusters = False
+    carried: Sequence[str] | None = None
     _served: Served = "mini-batches"
 
     def __init__(self, batch_size: int, seed: int, standardize: bool) -> None:

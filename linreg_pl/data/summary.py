@@ -22,12 +22,14 @@ class TrainingSummary:
         factor: shape ``(P + 2, P + 2)``, float64; None while it is not known.
         shifted: the same with its shift if that is known, to be merged with others.
         covariance: of the optimum's coefficients, if it is not the classical one.
+        diagnostics: what its residuals look like, if that was asked for.
     """
 
     def __init__(self) -> None:
         self.factor: Tensor | None = None
         self.shifted: Tensor | None = None
         self.covariance: Covariance | None = None
+        self.diagnostics: dict[str, Any] | None = None
         self._optima: dict[bool, Solution | None] = {}
 
     def set_factor(self, factor: Tensor | None, names: Sequence[str] = ()) -> None:
@@ -47,7 +49,7 @@ class TrainingSummary:
             for name, size in zip(names, factor.abs().amax(dim=0)[1:].tolist(), strict=True):
                 _require_squarable(name, size)
         self.factor = factor
-        self.covariance = None
+        self.covariance = self.diagnostics = None
         self._optima = {}
 
     def state_dict(self) -> dict[str, Any]:

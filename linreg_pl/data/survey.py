@@ -214,23 +214,23 @@ def carried_columns(source: Source, piece: Piece, ids: Sequence[str]) -> "pa.Rec
     return pa.RecordBatch.from_pydict(same)
 
 
-def cluster_keys(source: Source, piece: Piece, names: Sequence[str]) -> "pa.RecordBatch":
-    """A number for each value of some columns, the same for all rows and processes that have this value.
+def numbers_and_keys(source: Source, piece: Piece, names: Sequence[str]) -> "pa.RecordBatch":
+    """The numbers of rows in their table, and a key for each value of some columns, the same wherever this value is.
 
     Raises:
         InputError: a value is missing.
     """
     import pyarrow as pa
 
-    keys = {}
+    keys = [np.arange(piece.start, piece.start + piece.batch.num_rows)]
     for name in names:
         if (absent := is_missing(piece.batch.column(name))).any():
             row = piece.start + int(absent.argmax())
             raise InputError(f"{source.name}: column {name!r}, {source.where(row)}: a row without a cluster")
         texts = as_text(piece.batch.column(name)).dictionary_encode()
         values = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.dictionary.to_pylist()]
-        keys[name] = np.frombuffer(b"".join(values), np.int64)[texts.indices.to_numpy()]
-    return pa.RecordBatch.from_pydict(keys)
+        keys.append(np.frombuffer(b"".join(values), np.int64)[texts.indices.to_numpy()])
+    return pa.RecordBatch.from_arrays(list(map(pa.array, keys)), ["row", *names])
 
 
 def column_kinds(source: Source, columns: Columns) -> dict[str, str]:

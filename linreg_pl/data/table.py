@@ -18,8 +18,8 @@ from linreg_pl.data.survey import (
     check_learned,
     check_roles,
     check_saved,
-    cluster_keys,
     column_kinds,
+    numbers_and_keys,
     read,
     require_weights,
     survey,
@@ -172,17 +172,18 @@ class Table(DataModule):
 
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
         """Yield the blocks of a part in the order of the file; predict takes all rows and needs no target."""
-        others, ids = self._others, list(self.clusters) if part == "train" and self.carries_clusters else []
+        others, ids = self._others, self.carried if part == "train" else None
         if part == "predict":
-            others, ids = self._others[1:] * self.predicts_weighted, self.ids
-        names = list(dict.fromkeys([*self.columns.features, *others, *ids]))
+            others, ids = self._others[1:] * self.predicts_weighted, self.ids or None
+        names = list(dict.fromkeys([*self.columns.features, *others, *(ids or ())]))
         return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
 
-    def _batch(self, part: Part, piece: Piece, others: list[str], ids: list[str]) -> Batch:
+    def _batch(self, part: Part, piece: Piece, others: list[str], ids: Sequence[str] | None) -> Batch:
         predicting, width = part == "predict", self.num_features
         values = torch.from_numpy(self.columns.design(self.source, piece, others))
         rows = slice(piece.start, piece.start + piece.batch.num_rows)
-        carried = (carried_columns if predicting else cluster_keys)(self.source, piece, ids) if ids else None
+        carry = carried_columns if predicting else numbers_and_keys
+        carried = None if ids is None else carry(self.source, piece, ids)
         kept = torch.ones(values.shape[1], dtype=torch.bool)
         if not predicting:
             if any(self.split.fractions):
@@ -194,8 +195,7 @@ class Table(DataModule):
         if not kept.all():
             values = values[:, kept]
             carried = None if carried is None else carried.filter(kept.numpy())
-        count = values.shape[1]
-        y = torch.full((count, 1), torch.nan) if predicting else values[width : width + 1].mT
+        y = torch.full((values.shape[1], 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = values[-1:].mT if self.weights in others else None
         if weight is not None:
             require_weights(f"{self.source.name}: column {self.weights!r}", weight)

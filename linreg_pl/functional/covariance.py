@@ -2,18 +2,18 @@
 
 The covariance is ``(XᵀX)⁻¹ (Σ s sᵀ) (XᵀX)⁻¹``, where s is the score ``e x`` of a row (White 1980), with corrections
 of the residuals e for small tables (MacKinnon and White 1985), or the sum of the scores of a cluster (Liang and Zeger
-1986; two-way clusters: Cameron, Gelbach and Miller 2011). The sum is never formed: with the triangular factor M of the
-rows s, ``G = R⁻¹R⁻ᵀMᵀ`` is a root of the covariance, ``G Gᵀ``.
+1986; two-way clusters: Cameron, Gelbach and Miller 2011). The sum is formed in coordinates in which the columns are
+orthonormal (`linreg_pl.functional.whitening`), so that it loses no digits where columns are alike, and nothing is
+subtracted. What is kept is a root G of the covariance, ``G Gᵀ``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.factors import factor_in_place, rows_of_a_block, triangularize
-from linreg_pl.functional.least_squares import Solution
+from linreg_pl.functional.whitening import WhitenedBlock, Whitening
 
 CovarianceKind = Literal["classical", "HC0", "HC1", "HC2", "HC3", "cluster"]
 POWERS = {"HC2": 0.5, "HC3": 1.0}  # of 1 - leverage, by which residuals are divided
@@ -49,123 +49,77 @@ class ClusterSums(NamedTuple):
     sums: Tensor
 
 
-class Scores:
-    """Scores ``x e w / (1 - h)^a`` of rows, where h is a row's leverage and w its weight.
-
-    With a bias, the columns are those of their deviations from the mean, which keeps the digits of a column far from 0.
+class ScoreSums:
+    """Sums over the scores ``q e / (1 - h)^a`` of whitened rows, where h is a row's leverage.
 
     Args:
-        solution: the optimum over all rows.
-        kind: decides a.
-        shifted: shifted factor of all rows, ``(P + 3, P + 2)``, which knows the means to more digits than the optimum.
+        kind: "HC0" to "HC3", which decides a, or "cluster".
+        num_coefficients: p.
+        num_keys: kinds of clusters, one or two, or 0.
+
+    Attributes:
+        gram: ``Σ s sᵀ``, shape ``(p, p)``, unless there are clusters.
+        clusters: the scores' sums by each kind of clusters; for two kinds there is a third, by both together.
     """
 
-    def __init__(self, solution: Solution, kind: str, shifted: Tensor) -> None:
-        R, bias = solution.factor, int(solution.has_bias)
-        self.solution = solution
+    def __init__(self, kind: str, num_coefficients: int, num_keys: int = 0) -> None:
         self.kind = kind
-        self.shift = shifted[-1, 1:] * bias
-        self.means = shifted[0, 1:] / shifted[0, 0] * bias  # of the shifted columns
-        # What is subtracted, in two steps if there is a shift, for the sake of digits.
-        shifts = bool(self.shift.any())
-        self.first = self.shift if shifts else self.means
-        self.second = self.means if shifts else None
-        columns = R[bias:-1, bias:-1]
-        self.inverse = torch.linalg.solve_triangular(columns, torch.eye(len(columns), dtype=R.dtype), upper=True)
-        self.mean_leverage = float(1 / R[0, 0].square()) if bias else 0.0
+        self.gram = torch.zeros(num_coefficients, num_coefficients, dtype=torch.float64)
+        empty = ClusterSums(torch.empty(0, dtype=torch.int64), self.gram[:0])
+        self.clusters = [empty] * (3 if num_keys == 2 else num_keys)
 
-    def factor(self, X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the triangular factor of the scores of some rows, shape ``(p, p)``.
-
-        Args:
-            X: raw features, shape ``(n, P)``.
-            y: targets, shape ``(n, 1)``.
-            weight: weights, shape ``(n, 1)``.
-        """
-        factors = [self.inverse.new_zeros(1, len(self.solution.theta))]
-        factors += [factor_in_place(scores) for _, scores in self._blocks(X, y, weight)]
-        return triangularize(torch.cat(factors))
-
-    def cluster_sums(
-        self, keys: Sequence[Tensor], X: Tensor, y: Tensor, weight: Tensor | None = None
-    ) -> list[ClusterSums]:
-        """Return the sums of the scores of some rows by their keys, each int64 ``(n,)``; other arguments as above.
-
-        For two kinds of keys there are three results; the last is by both together.
-        """
+    def add(self, block: WhitenedBlock, rows: slice, q: Tensor, keys: Sequence[Tensor] = ()) -> None:
+        """Add some rows; q is overwritten. Keys of clusters are int64, shape ``(n,)``, for all rows of the block."""
+        size = block.residual[rows]
+        if power := POWERS.get(self.kind):
+            assert block.leverage is not None
+            left = 1 - block.leverage[rows]
+            size = size / (left.sqrt_() if power == 0.5 else left)
+        q *= size
         if len(keys) == 2:
             keys = [*keys, keys[0] * 6364136223846793005 + keys[1]]  # a hash of the two
-        empty = ClusterSums(keys[0][:0], self.inverse.new_zeros(0, len(self.solution.theta)))
-        found = [empty] * len(keys)
-        for rows, scores in self._blocks(X, y, weight):
-            blocks = (ClusterSums(key[rows], scores.mT) for key in keys)
-            found = [merge_clusters(pair) for pair in zip(found, blocks, strict=True)]
-        return found
+        if keys:
+            pairs = zip(self.clusters, keys, strict=True)
+            self.clusters = [merge_clusters([found, ClusterSums(key[rows], q.mT)]) for found, key in pairs]
+        else:
+            self.gram.addmm_(q, q.mT)
 
-    def _blocks(self, X: Tensor, y: Tensor, weight: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the scores of some rows at a time, ``(p, n)``, which is in column-major order, as LAPACK expects."""
-        w, bias = self.solution.weight, int(self.solution.has_bias)
-        size = min(rows_of_a_block(len(w) + 2), len(X))
-        memory = self.inverse.new_empty(2, (len(w) + bias) * size)  # used again by each block
-        for start in range(0, len(X), max(size, 1)):
-            rows = slice(start, start + size)
-            count = len(y[rows])
-            scores = memory[0, : (len(w) + bias) * count].view(-1, count)
-            columns = scores[bias:]
-            torch.sub(X[rows].mT, self.first[:-1, None], out=columns)
-            if self.second is not None:
-                columns -= self.second[:-1, None]
-            residual = y[rows, 0].double() - self.shift[-1] - self.means[-1] - w @ columns
-            each = 1.0 if weight is None else weight[rows, 0].double()
-            if power := POWERS.get(self.kind):
-                whitened = torch.mm(self.inverse.mT, columns, out=memory[1, : len(w) * count].view(-1, count))
-                left = 1 - each * (self.mean_leverage + whitened.square_().sum(dim=0))
-                left.masked_fill_(left <= NO_RESIDUAL, torch.nan)
-                residual /= left.sqrt_() if power == 0.5 else left
-            residual *= each
-            columns *= residual
-            scores[:bias] = residual
-            yield rows, scores
+    def end(self, block: WhitenedBlock) -> None:
+        """Look at a whole block, all of whose rows were added."""
+        if self.kind in POWERS and block.leverage is not None and bool((block.leverage >= 1 - NO_RESIDUAL).any()):
+            self.gram.fill_(torch.nan)
 
-    def _root(self, factor: Tensor) -> Tensor:
-        bias = int(self.solution.has_bias)
-        inverse = torch.block_diag(*[self.inverse.new_tensor(self.mean_leverage).sqrt()] * bias, self.inverse)
-        root: Tensor = inverse @ (factor @ inverse).mT
-        if bias:  # of the bias for columns as they are, not their deviations
-            root[0] -= (self.shift + self.means)[:-1] @ root[1:]
-        return root
+    def merge(self, other: "ScoreSums") -> None:
+        """Add the sums over other rows."""
+        self.gram += other.gram
+        self.clusters = [merge_clusters(pair) for pair in zip(self.clusters, other.clusters, strict=True)]
 
-    def covariance(self, factor: Tensor) -> Covariance:
-        """Return the covariance from the factor of the scores of all rows."""
-        n, p = self.solution.num_rows, len(self.solution.theta)
-        correction = (n / (n - p)) ** 0.5 if self.kind == "HC1" else 1.0
-        return Covariance(self.kind, correction * self._root(factor), {}, False)
-
-    def clustered_covariance(self, found: Sequence[ClusterSums], names: Sequence[str]) -> Covariance:
-        """Return the covariance from the sums of the scores of all rows, with Stata's factor for few clusters.
+    def covariance(self, whitening: Whitening, names: Sequence[str] = ()) -> Covariance:
+        """Return the covariance from the sums over all rows.
 
         Args:
-            found: for one or two kinds of clusters, as `cluster_sums` returns them.
-            names: of the one or two kinds.
+            whitening: by the factor of all rows.
+            names: of the one or two kinds of clusters, for which Stata's factor for few clusters is used.
         """
-        n, p = self.solution.num_rows, len(self.solution.theta)
-        clusters = {name: len(some.keys) for name, some in zip(names, found, strict=False)}
-        roots = []
-        for some in found:
-            count = len(some.keys)
-            correction = (count / (count - 1) * (n - 1) / (n - p)) ** 0.5
-            roots.append(correction * self._root(triangularize(some.sums)))
-        if len(roots) == 1:
-            return Covariance(self.kind, roots[0], clusters, False)
-        first, second, both = (root @ root.mT for root in roots)
-        values, vectors = torch.linalg.eigh(first + second - both)
-        mended = bool((values < -1e-12 * values[-1]).any())
-        return Covariance(self.kind, vectors * values.clamp(min=0).sqrt(), clusters, mended)
+        n, p = whitening.solution.num_rows, len(self.gram)
+        gram = self.gram * (n / (n - p)) if self.kind == "HC1" else self.gram
+        for found, sign in zip(self.clusters, (1, 1, -1), strict=False):
+            count = len(found.keys)
+            gram = gram + sign * count / (count - 1) * (n - 1) / (n - p) * (found.sums.mT @ found.sums)
+        root, mended = _root(gram)
+        root = whitening.coefficient_root(root)
+        if mended:  # as the authors do it, of the coefficients themselves
+            root, _ = _root(whitening.coefficient_root(whitening.coefficient_root(gram).mT))
+        clusters = {name: len(found.keys) for name, found in zip(names, self.clusters, strict=False)}
+        return Covariance(self.kind, root, clusters, mended)
 
 
-def merge_scores(factors: Tensor) -> Tensor:
-    """Return the factor of several tables' scores together: ``(k, p, p)`` to ``(p, p)``."""
-    return triangularize(factors.flatten(end_dim=1))
+def _root(covariance: Tensor) -> tuple[Tensor, bool]:
+    """Return a root of a symmetric matrix, and whether it had negative eigenvalues, which are taken for 0."""
+    if not covariance.isfinite().all():
+        return torch.full_like(covariance, torch.nan), False
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt(), bool((values < -1e-12 * values[-1]).any())
 
 
 def merge_clusters(parts: Sequence[ClusterSums]) -> ClusterSums:

@@ -8,6 +8,7 @@ AIC and BIC are defined as in statsmodels' OLS), computed from the triangular fa
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,21 @@ from torch import Tensor
 from linreg_pl.functional.covariance import Covariance
 from linreg_pl.functional.factors import triangularize
 from linreg_pl.functional.least_squares import Solution, condition_number, matrix_rank, total_sum_of_squares
+
+
+class WaldTest(NamedTuple):
+    """Test of linear constraints: the F statistic and its two degrees of freedom."""
+
+    f: float
+    num_constraints: int
+    dof: int
+
+    @property
+    def p(self) -> float:
+        """Probability of as large an F if the constraints hold."""
+        from scipy.special import fdtrc
+
+        return float(fdtrc(self.num_constraints, self.dof, self.f))
 
 
 @dataclass(frozen=True)
@@ -139,23 +155,37 @@ class Inference:
         """R² with variances in place of sums of squares."""
         return 1 - (self.solution.num_rows - int(self.solution.has_bias)) / self.dof * (1 - self.r2)
 
+    def wald(self, C: Tensor, d: Tensor) -> WaldTest:
+        """Test the hypothesis ``C θ = d`` by ``|S⁻¹ (C θ - d)|² / q``, where ``S Sᵀ`` is the covariance of ``C θ``.
+
+        Args:
+            C: q linearly independent rows of factors of the coefficients, shape ``(q, p)``.
+            d: shape ``(q,)``.
+        """
+        if self.covariance is not None and self.covariance.clusters and self.test_dof < len(C):
+            return WaldTest(math.nan, len(C), self.test_dof)  # fewer clusters than constraints
+        S = triangularize((C @ self.covariance_root).mT)
+        z = torch.linalg.solve_triangular(S.mT, (C @ self.solution.theta - d)[:, None], upper=False)
+        return WaldTest(float(z.square().mean()), len(C), self.test_dof)
+
+    @cached_property
+    def f_test(self) -> WaldTest:
+        """Test of the hypothesis that all weights are zero."""
+        weight = self.solution.weight
+        if self.covariance is None:
+            return WaldTest(self.explained_sum_of_squares / len(weight) / self.residual_variance, len(weight), self.dof)
+        all_but_bias = torch.eye(len(self.solution.theta), dtype=weight.dtype)[int(self.solution.has_bias) :]
+        return self.wald(all_but_bias, torch.zeros_like(weight))
+
     @property
     def f(self) -> float:
         """F statistic of the hypothesis that all weights are zero; with another covariance, Wald's."""
-        if self.covariance is not None:
-            if self.covariance.clusters and self.test_dof < len(self.solution.weight):
-                return math.nan  # fewer clusters than weights
-            S = triangularize(self.covariance.root[int(self.solution.has_bias) :].mT)
-            z = torch.linalg.solve_triangular(S.mT, self.solution.weight[:, None], upper=False)
-            return float(z.square().mean())
-        return self.explained_sum_of_squares / len(self.solution.weight) / self.residual_variance
+        return self.f_test.f
 
     @property
     def f_p(self) -> float:
         """p-value of the F statistic."""
-        from scipy.special import fdtrc
-
-        return float(fdtrc(len(self.solution.weight), self.test_dof, self.f))
+        return self.f_test.p
 
     @property
     def log_likelihood(self) -> float:

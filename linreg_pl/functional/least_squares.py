@@ -183,6 +183,13 @@ def column_std(R: Tensor) -> Tensor:
     return deviations / abs(R[0, 0])
 
 
+def standardized_coefficients(R: Tensor, weight: Tensor) -> Tensor:
+    """Return weights ``(P,)`` for columns and a target of standard deviation 1, from a factor of ``[1 X y]``."""
+    deviations = R[1:, 1:].norm(dim=0)
+    standardized: Tensor = weight * deviations[:-1] / deviations[-1]
+    return standardized
+
+
 def residual_sum_of_squares(R: Tensor, weight: Tensor, bias: Tensor) -> float:
     """Return ``|y - Xw - b|²`` for any coefficients, from the factor alone.
 

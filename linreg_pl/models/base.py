@@ -241,6 +241,7 @@ class LinearModel(L.LightningModule, ABC):
         """Keep what is needed beside the weights: names, coefficients for raw columns, the data's factor."""
         data = data_of(self.trainer)
         checkpoint["model"], checkpoint["feature_names"] = type(self).__name__, self.feature_names
+        checkpoint["biased_objective"] = self.biased_objective
         checkpoint |= (TrainingSummary() if data is None else data.summary).state_dict()
         if self.has_coefficients:
             weight, bias = self.coefficients()

@@ -38,6 +38,18 @@ def load_checkpoint(path: Path, flag: str = "--ckpt_path ") -> dict[str, Any]:
     return checkpoint
 
 
+def load_last(run: Path) -> tuple[Path, dict[str, Any]]:
+    """Read the last checkpoint of a run; return its path too.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise InputError(f"{run}: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N")
+    return path, load_checkpoint(path, flag="")
+
+
 def newest_run(runs: Path) -> Path | None:
     """Return the newest run ``version_N`` in a folder that has started, i.e. has its config, or None."""
     started = [path.parent for path in runs.glob("version_*/config.yaml") if path.parent.name[8:].isdecimal()]

@@ -28,5 +28,6 @@ COLUMNS = (  # in the order in which they are shown and written
     CoefficientColumn("p", ".2g", shown_for="exact"),
     CoefficientColumn("true"),
     CoefficientColumn("error", ".2g", in_sweep=True),
+    CoefficientColumn("beta", ".4g"),
     CoefficientColumn("vif", ".3g", shown_for="exact"),
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from linreg_pl.runs.figures import add_caption, encode, make_panels, style
+from linreg_pl.runs.drawing import add_caption, encode, make_panels, style
 from linreg_pl.runs.report import table
 
 Row = dict[str, Any]  # a run: its settings by flag, and its results by log key

@@ -1,98 +1,43 @@
-"""Figures of a fit, drawn by matplotlib from arrays; white with dark text, so that they are readable on any page."""
+"""Figures of a fit, drawn by matplotlib from arrays."""
 
-import io
-import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from linreg_pl.errors import printable
 from linreg_pl.runs.columns import COLUMNS
+from linreg_pl.runs.drawing import (
+    DARK,
+    DATA,
+    FIT,
+    PALE,
+    TRUTH,
+    Array,
+    add_caption,
+    dots,
+    label_with_unit,
+    make_panels,
+    short,
+    style,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
 Curve = Sequence[tuple[int, float]]
 
-# Okabe and Ito's colours, which colour-blind people can tell apart, and greys.
-DATA, FIT, TRUTH, PALE, DARK, GREY = "#0072B2", "#D55E00", "#009E73", "#9CC7E4", "#222222", "#777777"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#BBBBBB",
-    "axes.linewidth": 0.6,
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E8E8E8",
-    "grid.linewidth": 0.6,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), DARK),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "xtick.minor.size", "ytick.minor.size"), 0),
-    "lines.solid_capstyle": "round",
-    "text.parse_math": False,  # in a column's name, `$` and `_` are ordinary characters
-}
-FONTS = (  # used where installed, for scripts that matplotlib's own font lacks
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC",
-    "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Devanagari",
-)  # fmt: skip
-DPI = 110
-MAX_NAME = 22  # characters of a name in a label
 MAX_PANELS = 3
 MAX_COEFFICIENTS = 30
 CONTOURS = 13
+TREND_PARTS = 10
+LABELLED = 3
+Row = tuple[int, float, float]
 SURFACE = [(1 - 0.62 * depth, 1 - 0.34 * depth, 1 - 0.2 * depth) for depth in np.linspace(1, 0, CONTOURS - 1)]  # blues
 MARKS: dict[str, dict[str, Any]] = {
     "optimum": {"marker": "x", "color": DARK, "markersize": 7},
     "true": {"marker": "o", "color": TRUTH, "markersize": 9, "fillstyle": "none"},
     "estimate": {"marker": ".", "color": FIT, "markersize": 7},
 }
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Apply this project's style, whatever the user's is; characters that no font has become boxes."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        matplotlib.rcdefaults()
-        installed = {font.name for font in fontManager.ttflist}
-        families = ["DejaVu Sans", *(name for name in FONTS if name in installed)]
-        matplotlib.rcParams.update({**STYLE, "font.family": families})
-        yield
-
-
-@style()
-def encode(figure: "Figure") -> tuple[bytes, int, int]:
-    """Render a figure as PNG; return it with its width and height in pixels."""
-    from PIL import Image
-
-    figure.canvas.draw()  # once; `savefig` would draw twice
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(content, "png", compress_level=4)
-    return content.getvalue(), pixels.shape[1], pixels.shape[0]
-
-
-def short(name: str) -> str:
-    """Shorten a column's name to a label of one line, by leaving out its middle."""
-    name = printable(name)
-    half = (MAX_NAME - 1) // 2
-    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
-
-
-def label_with_unit(quantity: str, name: str, power: str = "") -> str:
-    """Name a quantity in units of the target, or of its square; in two lines where one would be too long."""
-    unit = short(name) if name.isidentifier() or not power else f"({short(name)})"
-    return f"{quantity}, in {unit}{power}" if len(unit) < 14 else f"{quantity},\nin {unit}{power}"
 
 
 @style()
@@ -118,7 +63,7 @@ def draw_data(
     middle = float((X @ weight + bias).mean())
     for axes, column in zip(panels, shown, strict=True):
         x = X[:, column]
-        _dots(axes, x, y)
+        dots(axes, x, y)
         ends = np.array([x.min(), x.max()])
         axes.plot(ends, middle + weight[column] * (ends - x.mean()), color=FIT, linewidth=1.6)
         axes.set_xlabel(short(names[column]))
@@ -144,15 +89,15 @@ def draw_fit(fitted: Array, y: Array, weight: Array | None, target: str, caption
         residual, quantity = residual[weight > 0] * np.sqrt(weight[weight > 0]), "residual × √weight"
     name = short(target)
     figure, (true, against, quantiles) = make_panels(3)
-    _dots(true, y, fitted)
+    dots(true, y, fitted)
     ends = [min(y.min(), fitted.min()), max(y.max(), fitted.max())]
     true.plot(ends, ends, color=DARK, linewidth=0.8, zorder=1)
     true.set(title="Fitted against true", xlabel=name, ylabel=f"fitted {name}")
-    _dots(against, fitted, residual)
+    dots(against, fitted, residual)
     against.axhline(0, color=DARK, linewidth=0.8, zorder=1)
     against.set(title="Residuals", xlabel=f"fitted {name}", ylabel=label_with_unit(quantity, target))
     expected, ordered = normal_quantiles(residual)
-    _dots(quantiles, expected, ordered)
+    dots(quantiles, expected, ordered)
     normal = expected[[0, -1]]
     quantiles.plot(normal, residual.mean() + residual.std() * normal, color=DARK, linewidth=0.8, zorder=1)
     quantiles.set(title="Normal Q-Q", xlabel="normal quantile", ylabel=label_with_unit(quantity, target))
@@ -297,29 +242,43 @@ def draw_coefficients(rows: Sequence[Mapping[str, Any]], scale: Array, target: s
     )
 
 
-def make_panels(count: int, width: float = 3.6, height: float = 3.6, **options: Any) -> tuple["Figure", list["Axes"]]:
-    """Create a figure of ``count`` panels side by side, each ``width`` by ``height`` inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+@style()
+def draw_diagnostics(
+    fitted: Array, standardized: Array, leverage: Array, num_coefficients: int, rows: Sequence[Row], caption: str
+) -> "Figure":
+    """Draw the size of residuals over fitted values, and residuals over leverage with contours of Cook's distance.
 
-    layout = ConstrainedLayoutEngine(w_pad=0.1)
-    figure = Figure((max(width * count, 5), height), DPI, facecolor="white", layout=layout)
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(1, count, squeeze=False, **options)[0])
-    for axes in panels:
-        axes.locator_params(nbins=5)  # ticks take much of the time of drawing
-    return figure, panels
-
-
-def add_caption(figure: "Figure", caption: str) -> "Figure":
-    """Write a caption below a figure; return the figure."""
-    lines = textwrap.fill(caption, int(15 * figure.get_figwidth()))
-    figure.supxlabel(lines, x=0.01, horizontalalignment="left", fontsize=8, color=GREY)
-    return figure
-
-
-def _dots(axes: "Axes", x: Array, y: Array) -> None:
-    """Draw points, the smaller and paler the more there are."""
-    size, alpha = (8, 0.8) if len(x) < 100 else (6, 0.7) if len(x) < 500 else (3.5, 0.5)
-    axes.plot(x, y, ".", color=DATA, markersize=size, alpha=alpha, markeredgewidth=0)
+    Args:
+        fitted: predictions, shape ``(n,)``.
+        standardized: residuals divided by their standard deviations ``s √(1 - leverage)``, shape ``(n,)``.
+        leverage: shape ``(n,)``.
+        num_coefficients: of the fit, the bias included.
+        rows: the most influential rows: number, leverage and standardized residual.
+        caption: which rows they are.
+    """
+    figure, (size, influence) = make_panels(2, width=4.6)
+    root = np.sqrt(np.abs(standardized))
+    dots(size, fitted, root)
+    parts = np.array_split(np.argsort(fitted), min(TREND_PARTS, len(fitted) // TREND_PARTS) or 1)
+    size.plot(*([np.median(values[part]) for part in parts] for values in (fitted, root)), color=FIT, linewidth=1.6)
+    size.set(title="Scale-location", xlabel="fitted value", ylabel="√|standardised residual|")
+    dots(influence, leverage, standardized)
+    kept = [row for row in rows if np.isfinite(row).all()]
+    if kept:
+        influence.plot(
+            *np.array(kept)[:, 1:].T, "o", color=FIT, markersize=6, fillstyle="none", label="most influential"
+        )
+        for number, *place in kept[:LABELLED]:
+            influence.annotate(f"{number}", (place[0], place[1]), (5, 3), textcoords="offset points", fontsize=8)
+    low, high = 1.1 * np.array(influence.get_ylim())
+    right = 1.05 * influence.get_xlim()[1]
+    h = np.linspace(right / 200, min(right, 0.999), 200)
+    for distance, line in ((0.5, ":"), (1.0, "--")):
+        bound = np.sqrt(distance * num_coefficients * (1 - h) / h)
+        for sign, label in ((1, f"Cook's distance {distance:g}"), (-1, None)):
+            influence.plot(h, sign * bound, line, color=DARK, linewidth=0.8, label=label)
+    influence.set(title="Influence", xlabel="leverage", ylabel="standardised residual")
+    influence.set(xlim=(0, right), ylim=(low, high))
+    figure.legend(*influence.get_legend_handles_labels(), loc="outside right center")
+    trend = "Line: medians of up to ten groups of rows; it is level where errors have equal variance."
+    return add_caption(figure, f"Dots: {caption}. {trend} Rows with their numbers, from 0, are the most influential.")

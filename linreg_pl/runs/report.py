@@ -12,6 +12,7 @@ from urllib.parse import quote as url_quote
 from linreg_pl.errors import DIM, GREEN, YELLOW, InputError, printable, styled
 from linreg_pl.files import atomic_write, csv_bytes
 from linreg_pl.runs.columns import COLUMNS
+from linreg_pl.runs.diagnosis import diagnosis
 
 Report = dict[str, Any]
 MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
@@ -65,6 +66,7 @@ def format_report(report: Report, folder: Path | None) -> str:
         styled(_arrival(report), GREEN if (report.get("joint_distance") or 0) <= 1 else YELLOW),
         format_scores(report),
         _optimum(report),
+        diagnosis(report),
         report.get("note", ""),
         report.get("net", ""),
         "\n".join(f"gradient of {name}: {_vector(value)}" for name, value in report.get("gradients", {}).items()),
@@ -76,7 +78,7 @@ def format_report(report: Report, folder: Path | None) -> str:
 def format_markdown(report: Report) -> str:
     """Format a report for TensorBoard's Text tab."""
     first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
-    between = [_arrival(report), _optimum(report), report.get("note", "")]
+    between = [_arrival(report), _optimum(report), *diagnosis(report).splitlines(), report.get("note", "")]
     return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
 
 
@@ -175,7 +177,9 @@ def _optimum(report: Report) -> str:
     if "f" in best and not _is_sgd(report):
         has_bias = report["coefficients"][-1]["name"] == "bias"
         r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"
-        text += f"\n{r2} {best['adjusted_r2']:.6g}, F {best['f']:.6g} (p {best['f_p']:.2g})"
+        dof = min(report["clusters"].values()) - 1 if report.get("clusters") else best["dof"]
+        f = f"F {best['f']:.6g} on {report['num_features']} and {dof} degrees of freedom (p {best['f_p']:.2g})"
+        text += f"\n{r2} {best['adjusted_r2']:.6g}, {f}"
         text += f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
     return text
 

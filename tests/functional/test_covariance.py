@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linreg_pl.functional.covariance import Scores, merge_clusters, merge_scores
+from linreg_pl.functional.covariance import ScoreSums
 from linreg_pl.functional.factors import shifted_factor, triangular_factor, unshifted
 from linreg_pl.functional.inference import Inference
 from linreg_pl.functional.least_squares import solve
+from linreg_pl.functional.whitening import WhitenedBlock, Whitening
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # within statsmodels
 KINDS = ("HC0", "HC1", "HC2", "HC3")
@@ -31,14 +32,21 @@ def inferred(X, y, weight, bias, kind, keys=(), parts=3):
     factor = shifted_factor(*tensors)
     solution = solve(unshifted(factor), bias)
     solution = solution._replace(num_rows=len(y))  # weights need not be 1 on average
-    scores, pieces = Scores(solution, kind, factor), [slice(part, None, parts) for part in range(parts)]
-    if kind != "cluster":
-        factors = [scores.factor(*(tensor[piece] for tensor in tensors)) for piece in pieces]
-        return Inference(solution, covariance=scores.covariance(merge_scores(torch.stack(factors))))
+    whitening, sums = Whitening(solution, factor), []
     keys = [torch.from_numpy(key.astype(np.int64)) for key in keys]
-    found = [scores.cluster_sums([key[p] for key in keys], *(tensor[p] for tensor in tensors)) for p in pieces]
-    sums = [merge_clusters(parts) for parts in zip(*found, strict=True)]
-    return Inference(solution, covariance=scores.clustered_covariance(sums, [str(i) for i in range(len(keys))]))
+    for part in range(parts):
+        some = slice(part, None, parts)
+        block, found = (
+            WhitenedBlock(whitening, *(x[some] for x in tensors)),
+            ScoreSums(kind, len(solution.theta), len(keys)),
+        )
+        for rows, q in block:
+            found.add(block, rows, q, [key[some] for key in keys])
+        found.end(block)
+        sums.append(found)
+    for other in sums[1:]:
+        sums[0].merge(other)
+    return Inference(solution, covariance=sums[0].covariance(whitening, [str(i) for i in range(len(keys))]))
 
 
 def expected(X, y, weight, bias, **options):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from linreg_pl.runs import figures
+from linreg_pl.runs import drawing, figures
 
 ROWS = 300
 NASTY = ["price_$^{2}$", "$\\frac{x", "面积 😀\nzweite Zeile\x1b[31m", "W" * 200, "a_b^c", "مساحة"]
@@ -52,7 +52,7 @@ def texts(figure):
 
 def assert_legible(figure):
     """It is drawn, no text is cut off, and no two lie on each other."""
-    png, width, height = figures.encode(figure)
+    png, width, height = drawing.encode(figure)
     image = Image.open(io.BytesIO(png))
     assert image.size == (width, height)
     assert np.asarray(image).std() > 5  # not blank
@@ -212,11 +212,11 @@ def test_any_name_is_written_as_it_is_or_shortened(X, y, name):
     ]
     for figure in drawn:
         assert_legible(figure)  # and no warning, which would be an error
-        label = figures.short(name)
+        label = drawing.short(name)
         assert any(label in text.get_text() for text in texts(figure))
         assert not any(text.get_parse_math() for text in texts(figure))
     assert label.isprintable()
-    assert len(label) <= figures.MAX_NAME
+    assert len(label) <= drawing.MAX_NAME
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])
@@ -231,6 +231,6 @@ def test_style_is_ours_and_the_users_stays(X, y):
     with matplotlib.rc_context({"figure.facecolor": "black", "text.usetex": True, "axes.grid": False}):
         before = dict(matplotlib.rcParams)
         figure = figures.draw_fit(y, y + 1, None, "y", "all training rows")
-        png, *_ = figures.encode(figure)
+        png, *_ = drawing.encode(figure)
         assert dict(matplotlib.rcParams) == before
     assert Image.open(io.BytesIO(png)).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
