@@ -202,6 +202,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, first: bool, max_epochs: int) -> "LinearRegressor":
         X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32], y_numeric=True)
+        rows_given = len(y)
         rows_seen, weight_seen, factor = (0, 0.0, None) if first else self._earlier
         weight = None
         if sample_weight is not None or weight_seen != rows_seen:
@@ -226,6 +227,10 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if (self.covariance != "classical" or self.diagnostics) and not model.biased_objective:
             look_again(data, self.covariance, model.has_bias, self.diagnostics)
         self.diagnostics_ = data.summary.diagnostics
+        if self.diagnostics_ is not None and sample_weight is not None:  # those of weight 0 were left out
+            rows = np.flatnonzero(np.broadcast_to(sample_weight, rows_given))
+            for row in self.diagnostics_["influential"]:
+                row["row"] = int(rows[row["row"]])
         self._inference = inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
         order = np.roll(np.arange(X.shape[1] + model.has_bias), -int(model.has_bias))  # the bias last

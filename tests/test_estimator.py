@@ -30,6 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
+from statsmodels.stats.stattools import durbin_watson
 
 from linreg_pl import LinearRegressor
 from linreg_pl.errors import InputError
@@ -280,7 +281,8 @@ def test_pipelines_searches_and_copies(X, y, tmp_path):
     for copy in (pickle.loads(pickle.dumps(best)), joblib.load(tmp_path / "model")):
         np.testing.assert_array_equal(copy.predict(X), best.predict(X))
         np.testing.assert_array_equal(copy.partial_fit(X, y).coef_, clone(best).fit(X, y).partial_fit(X, y).coef_)
-    assert len(pickle.dumps(LinearRegressor().fit(X, y))) < 2000  # no model, no Trainer, no rows
+    few, many = (LinearRegressor().fit(np.tile(X, (n, 1)), np.tile(y, n)) for n in (1, 20))
+    assert len(pickle.dumps(many)) - 20 < len(pickle.dumps(few)) < 5000  # no model, no Trainer, no rows
 
 
 @pytest.mark.filterwarnings("ignore")  # which to show is a matter of the whole process
@@ -421,3 +423,29 @@ def test_covariance_that_cannot_be_had_is_refused(X, y):
         LinearRegressor(covariance="HC9").fit(X, y)
     with pytest.raises(InputError, match="needs a second pass over all rows; use fit"):
         LinearRegressor(covariance="HC3").partial_fit(X, y)
+    with pytest.raises(InputError, match="diagnostics: needs a second pass over all rows; use fit"):
+        LinearRegressor(diagnostics=True).partial_fit(X, y)
+    assert LinearRegressor(ridge=1.0, diagnostics=True).fit(X, y).diagnostics_ is None
+    with pytest.raises(InputError, match="coefficients have no tests"):
+        LinearRegressor(ridge=1.0).fit(X, y).wald("x0 = 0")
+    with pytest.raises(InputError, match="there is no coefficient 'x9'"):
+        LinearRegressor().fit(X, y).wald("x9 = 0")
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
+@pytest.mark.parametrize("method", ["exact", "fused"])
+def test_wald_and_diagnostics_are_those_of_statsmodels(X, y, method):
+    weight = np.random.default_rng(0).uniform(0.5, 2, size=len(y)) * (np.arange(len(y)) % 7 != 2)
+    used = np.flatnonzero(weight)
+    root = np.sqrt(weight[used])
+    A = pd.DataFrame(sm.add_constant(X[used], prepend=False) * root[:, None])
+    A.columns = [*(f"x{i}" for i in range(X.shape[1])), "bias"]
+    theirs = sm.OLS(y[used] * root, A).fit(cov_type="HC1", use_t=True)
+    ours = LinearRegressor(method, covariance="HC1", diagnostics=True).fit(X, y, weight)
+    mine, expected = ours.wald("x0 = x1, bias = 0.5"), theirs.f_test("x0 = x1, bias = 0.5")
+    np.testing.assert_allclose([mine.f, mine.p], [np.squeeze(expected.fvalue), expected.pvalue], rtol=1e-8)
+    cook = theirs.get_influence().cooks_distance[0]
+    worst = np.argsort(-cook)[:20]
+    assert [row["row"] for row in ours.diagnostics_["influential"]] == used[worst].tolist()
+    np.testing.assert_allclose([row["cook"] for row in ours.diagnostics_["influential"]], cook[worst], rtol=1e-8)
+    np.testing.assert_allclose(ours.diagnostics_["durbin_watson"], durbin_watson(theirs.resid), rtol=1e-8)

@@ -242,7 +242,8 @@ def _results(found: report.Report) -> Row:
     for key, vector in vectors.items():
         if vector and None not in vector:
             result |= {f"{key}/{name}": value for name, value in zip(names, vector, strict=True)}
-            result[key] = math.hypot(*vector)
+            if key not in [column.name for column in COLUMNS if column.in_sweep == "each"]:
+                result[key] = math.hypot(*vector)
     return result
 
 

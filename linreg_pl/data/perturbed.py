@@ -19,6 +19,7 @@ class Perturbed(Synthetic):
     Args:
         true_weight, true_bias, noise_std, num_train, num_val, num_test, batch_size, seed: see `Synthetic`.
         noise: distribution of the noise on the target; its standard deviation is ``noise_std`` either way.
+        noise_power: the noise is multiplied by ``|x0|`` to this power, so that its variance is unequal unless it is 0.
         feature_noise: standard deviation of noise that is added to the features once the targets are made.
         correlation: between any two features; at 1 they are one column, and X does not have full rank.
         outliers: the first so many training rows have the target 10,000.
@@ -37,17 +38,20 @@ class Perturbed(Synthetic):
         batch_size: int = 10,
         seed: int = 0,
         noise: Literal["normal", "laplace"] = "normal",
+        noise_power: float = 0.0,
         feature_noise: float = 0.0,
         correlation: float = 0.0,
         outliers: int = 0,
         order: Literal["shuffled", "drawn", "malicious"] = "shuffled",
     ) -> None:
         super().__init__(true_weight, true_bias, noise_std, num_train, num_val, num_test, batch_size, seed)
+        require_not_negative("--data.noise_power", noise_power)
         require_not_negative("--data.feature_noise", feature_noise)
         require_not_negative("--data.outliers", outliers)
         if not 0 <= correlation <= 1:
             raise InputError(f"--data.correlation {correlation}: must lie between 0 and 1")
         self.noise = noise
+        self.noise_power = noise_power
         self.feature_noise = feature_noise
         self.correlation = correlation
         self.outliers = outliers
@@ -67,6 +71,8 @@ class Perturbed(Synthetic):
             two = torch.empty(2, n, dtype=torch.float64).exponential_(generator=generator)
             noise = self.noise_std / math.sqrt(2) * (two[0] - two[1])
         X = math.sqrt(1 - self.correlation) * X + math.sqrt(self.correlation) * normal(n, 1)  # what they share
+        if self.noise_power:
+            noise *= X[:, 0].abs() ** self.noise_power
         y = X @ weight + bias + noise
         X = X + self.feature_noise * normal(n, P)
         if name == "train":

@@ -239,10 +239,9 @@ class LinearModel(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is needed beside the weights: names, coefficients for raw columns, the data's factor."""
-        data = data_of(self.trainer)
+        summary = TrainingSummary() if (data := data_of(self.trainer)) is None else data.summary
+        checkpoint |= summary.state_dict() | {"biased_objective": self.biased_objective}
         checkpoint["model"], checkpoint["feature_names"] = type(self).__name__, self.feature_names
-        checkpoint["biased_objective"] = self.biased_objective
-        checkpoint |= (TrainingSummary() if data is None else data.summary).state_dict()
         if self.has_coefficients:
             weight, bias = self.coefficients()
             checkpoint["coefficients"] = dict(zip(self.feature_names, weight.tolist(), strict=True))

@@ -28,6 +28,7 @@ from sklearn.linear_model import SGDRegressor
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 GROUP = 2**20
+HC3 = ("Exact", "--covariance", "HC3")
 STREAMED = {2: 80_000_000, 11: 24_000_000, 64: 4_000_000}  # rows for each number of columns, the target included
 
 
@@ -147,14 +148,13 @@ def main() -> None:
         (few, short), (many, long) = paths.items()
         for name, work in {"decoding alone": decode, "reading into matrices": read}.items():
             print(f"{name:>26}{(many - few) / (seconds(work, long) - seconds(work, short)) / 1e6:>10.1f}", flush=True)
-        for model, *flags in (("Exact",), ("Exact", "--covariance", "HC3"), ("Fused",)):
+        for model, *flags in (("Exact",), HC3, (*HC3, "--diagnostics", "true"), ("Fused",)):
             runs = [(fit(short, model, *flags), fit(long, model, *flags)) for _ in range(3)]
             took = [min(run[which][0] for run in runs) for which in (0, 1)]
             peaks = [max(run[which][1] for run in runs) for which in (0, 1)]
             speed = (many - few) / (took[1] - took[0])
-            print(
-                f"{' '.join([model, *flags[1:]]):>26}{speed / 1e6:>10.1f}{peaks[0]:>10.0f}{peaks[1]:>26.0f}", flush=True
-            )
+            name = " ".join([model, *(flag.strip("-") for flag in flags[1:3])])
+            print(f"{name:>26}{speed / 1e6:>10.1f}{peaks[0]:>10.0f}{peaks[1]:>26.0f}", flush=True)
 
 
 if __name__ == "__main__":

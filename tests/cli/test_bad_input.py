@@ -172,8 +172,8 @@ FLAGS = {
     "--checkpoint.mode up": "`mode` can be min, max but got up",
     "fti -c scratch.yaml": "fti: there is no such command; did you mean fit?",
     "Validate": "Validate: there is no such command; did you mean validate?",
-    "train": "train: there is no such command; choose one of fit, validate, test, predict, sweep, report, compare,"
-    " export, shuffle, completion",
+    "train": "train: there is no such command; choose one of fit, validate, test, predict, report, sweep, compare,"
+    " wald, export, shuffle, completion",
     "-c scratch.yaml": "name a command first, as in python train.py fit --config configs/scratch.yaml",
     "fit": "--data and --model: must be given, or a --config such as configs/scratch.yaml",
     "fit --model Scratch": "--data: must be given, or a --config such as configs/scratch.yaml",

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 import torch
 import yaml
 from PIL import Image
@@ -94,12 +95,27 @@ def test_exercise_has_question_picture_and_answer(exercise, name):
     assert (31, 119, 180) in colors
 
 
-@pytest.mark.parametrize("name", [name for name in EXERCISES if name not in ("order", "weight_decay")])
+@pytest.mark.parametrize(
+    "name", [name for name in EXERCISES if name not in ("order", "weight_decay", "unequal_variance")]
+)
 def test_runs_are_as_theory_says(exercise, name):
     config = yaml.safe_load((CONFIGS / "exercises" / f"{name}.yaml").read_text())
     measured = config["sweep"]["y"][0]
     ratios = [row[measured] / row["theory"] for row in exercise(name).rows]
     assert 0.6 < statistics.median(ratios) < 1.3
+
+
+def test_size_of_a_test_is_what_statsmodels_gets(exercise):
+    done, config = exercise("unequal_variance"), CONFIGS / "exercises/unequal_variance.yaml"
+    arguments = yaml.safe_load(config.read_text())["data"]["init_args"]
+    tables = [[x.double().numpy() for x in Perturbed(**arguments, seed=seed).raw("train")] for seed in range(50)]
+    for kind in ("classical", "HC0", "HC3"):
+        fits = (sm.OLS(y[:, 0], sm.add_constant(X)) for X, y in tables)
+        theirs = [fit.fit(cov_type="nonrobust" if kind == "classical" else kind, use_t=True).pvalues[1] for fit in fits]
+        assert [row["p/x0"] for row in done.of(covariance=kind)] == pytest.approx(theirs, rel=1e-8)
+    sizes = {kind: done.mean("rejected", covariance=kind) for kind in ("classical", "HC3")}
+    assert sizes["classical"] > 0.3
+    assert abs(sizes["HC3"] - 0.05) < 2 * math.sqrt(0.05 * 0.95 / 50)
 
 
 def test_closed_form_is_the_least_squares_solution(exercise):

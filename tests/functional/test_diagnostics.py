@@ -81,3 +81,14 @@ def test_a_row_that_alone_tells_a_coefficient_comes_first():
     found = diagnosed(np.column_stack([X, np.arange(20) == 7]), y, None, True)["influential"]
     assert (found[0]["row"], found[0]["cook"]) == (7, np.inf)
     assert all(np.isfinite(row["cook"]) for row in found[1:])
+
+
+def test_columns_far_from_zero_keep_their_digits():
+    X, y, _, _ = table(1, 500, 2, weighted=False, means=0)
+    X = np.round(X * 2**10) / 2**10
+    near, far = (diagnosed(columns, y, None, True) for columns in (X, X + 1e9))  # the same deviations, exactly
+    assert near.keys() == far.keys()
+    for name in ("jarque_bera", "breusch_pagan", "residuals"):
+        np.testing.assert_allclose(list(far[name].values()), list(near[name].values()), rtol=1e-7)
+    for one, other in zip(near["influential"], far["influential"], strict=True):
+        np.testing.assert_allclose(list(other.values()), list(one.values()), rtol=1e-7)
