@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from linreg_pl.engine import Trainer
     from linreg_pl.errors import InputError
     from linreg_pl.estimator import LinearRegressor
-    from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
+    from linreg_pl.models import Concise, ElasticNet, Exact, Fused, LinearModel, Scratch
 
 __version__ = "0.1.0"
 __all__ = [
     "Concise",
     "DataModule",
+    "ElasticNet",
     "Exact",
     "Fused",
     "InputError",
@@ -37,7 +38,7 @@ _HOMES = {
     "linreg_pl.engine": ("Trainer",),
     "linreg_pl.errors": ("InputError",),
     "linreg_pl.estimator": ("LinearRegressor",),
-    "linreg_pl.models": ("Concise", "Exact", "Fused", "LinearModel", "Scratch"),
+    "linreg_pl.models": ("Concise", "ElasticNet", "Exact", "Fused", "LinearModel", "Scratch"),
 }
 _MOVED = {  # where modules are that configs, checkpoints and users may know by an older name
     "linreg_pl.checkpoints": "linreg_pl.runs.checkpoints",

@@ -14,7 +14,7 @@ from types import ModuleType
 from linreg_pl.errors import RED, InputError, describe_error, nearest, printable, styled
 from linreg_pl.runs import report
 
-MODULES = {name: f"linreg_pl.cli.{name}" for name in ("sweep", "compare", "wald", "export", "shuffle")}
+MODULES = {name: f"linreg_pl.cli.{name}" for name in ("sweep", "compare", "wald", "refit", "export", "shuffle")}
 COMMANDS = ("fit", "validate", "test", "predict", "report", *MODULES, "completion")
 SHELLS = ("bash", "zsh", "tcsh")
 HELP = """\
@@ -31,6 +31,7 @@ Linear regression as a PyTorch Lightning project.
   report    python train.py report RUN
   compare   python train.py compare RUN RUN --format latex   (or text, markdown, html, csv)
   wald      python train.py wald RUN 'rooms = 2 * age, {city=Rome} = 0'   (a joint test of coefficients)
+  refit     python train.py refit RUN --model.penalty 0.1   (from the checkpoint, without the table)
   export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
   shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
   completion   linreg completion bash > ~/.local/share/bash-completion/completions/linreg

@@ -17,6 +17,7 @@ from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
+from linreg_pl.data.folds import Folds
 from linreg_pl.data.loaders import Blocks
 from linreg_pl.data.parts import Part
 from linreg_pl.data.second_pass import look_again
@@ -26,7 +27,7 @@ from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.constraints import parse_constraints
 from linreg_pl.functional.covariance import CovarianceKind
 from linreg_pl.functional.inference import Inference, WaldTest
-from linreg_pl.models import Concise, Exact, Fused, LinearModel, Scratch
+from linreg_pl.models import Concise, ElasticNet, Exact, Fused, LinearModel, Scratch
 from linreg_pl.models.sgd import SGDModel
 from linreg_pl.tables.sources import rows_at_once
 
@@ -83,9 +84,9 @@ class Arrays(DataModule):
         """Tell where rows come from."""
         return "pass some"
 
-    def factors(self, part: Part) -> Blocks[Tensor]:
+    def factors(self, part: Part, folds: Folds | None = None) -> Blocks[Tensor]:
         """Load the factor of the rows that came before, then those of the others."""
-        factors = super().factors(part)
+        factors = super().factors(part, folds)
         earlier = self.earlier
         return factors if earlier is None else Blocks(lambda: chain([earlier], factors))
 
@@ -98,6 +99,10 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             models of these names do, from zero. SGD wants columns of one scale: a ``StandardScaler`` before it.
         fit_intercept: whether there is an intercept.
         ridge: minimises ``Σ sample_weight (y - Xw - b)² + ridge |w|²``, as ``alpha`` of scikit-learn's ``Ridge``.
+        penalty: for "exact": minimises ``|y - Xw - b|²/(2n) + penalty (l1_ratio |w|₁ + (1 - l1_ratio)/2 |w|²)``, as
+            ``alpha`` of scikit-learn's ``ElasticNet``; "cv" chooses by cross-validation. None for none.
+        l1_ratio: 1 for the lasso, 0 for ridge, or several to choose from.
+        folds: of the cross-validation, drawn by ``random_state``.
         lr: step size of SGD; by default a quarter of the largest stable one on the rows at hand.
         batch_size: rows in one mini-batch of SGD.
         max_epochs: passes of SGD over the rows.
@@ -112,6 +117,9 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             those of weighted least squares. NaN with ``ridge``, or where the rows do not determine them.
         intercept_standard_error_: that of the bias; 0 without one.
         covariance_: covariance of the optimum's coefficients, the bias last if there is one, shape ``(p, p)``.
+        penalty_: the strength that was taken, and ``l1_ratio_``; where there is a ``penalty``.
+        path_: penalties, shape ``(L,)``, and weights, shape ``(L, n_features)``; where there is a ``penalty``.
+        cv_: for "cv" what ``report.json`` tells: each penalty, its mean squared error and standard error.
         diagnostics_: what the residuals of the optimum say about its assumptions, as in ``report.json``: see
             `linreg_pl.functional.diagnostics`. None with ``ridge``, without residuals, or where it was not asked for.
         n_features_in_: number of columns.
@@ -134,6 +142,9 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         *,
         fit_intercept: bool = True,
         ridge: float = 0.0,
+        penalty: float | str | None = None,
+        l1_ratio: Any = 1.0,
+        folds: int = 10,
         lr: float | None = None,
         batch_size: int = 10,
         max_epochs: int = 50,
@@ -144,6 +155,9 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.method = method
         self.fit_intercept = fit_intercept
         self.ridge = ridge
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
+        self.folds = folds
         self.lr = lr
         self.batch_size = batch_size
         self.max_epochs = max_epochs
@@ -170,9 +184,10 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         "exact" ends where ``fit`` on all rows together would, to rounding, in any order and in memory that
         depends on the number of columns alone. SGD takes one more pass, over the new rows.
         """
-        if self.covariance != "classical" or self.diagnostics:
+        if self.covariance != "classical" or self.diagnostics or self.penalty is not None:
             what = "diagnostics" if self.diagnostics else f"covariance {self.covariance!r}"
-            raise InputError(f"{what}: needs a second pass over all rows; use fit")
+            what = what if self.penalty is None else f"penalty {self.penalty!r}"
+            raise InputError(f"{what}: needs all rows at once; use fit")
         return self._fit(X, y, sample_weight, not hasattr(self, "coef_"), 1)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -237,6 +252,10 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         root = np.full((len(order), 1), math.nan) if inference is None else inference.covariance_root.numpy()[order]
         self.covariance_ = root @ root.T
         self.coef_, self.intercept_ = coefficients.numpy(), bias.item()
+        if isinstance(model, ElasticNet) and model.path is not None:
+            self.penalty_, self.l1_ratio_ = model.details["penalty"], model.details["l1_ratio"]
+            self.path_ = model.path.penalties.numpy(), model.path.weights.numpy()
+            self.cv_ = model.details.get("cv")
         self.standard_error_ = errors[-X.shape[1] :]
         self.intercept_standard_error_ = float(errors[0]) if self.fit_intercept else 0.0
         data.find_factor()
@@ -246,7 +265,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _data(self, columns: list[np.ndarray]) -> Arrays:
         exact = self.method == "exact"  # takes the rows in any order, and no number from a random state
-        seed = 0 if exact else check_random_state(self.random_state).randint(2**31 - 1)
+        drawn = not exact or (self.penalty is not None and self.random_state is not None)
+        seed = check_random_state(self.random_state).randint(2**31 - 1) if drawn else 0
         data = Arrays(self.batch_size, seed, standardize=False)
         data.feature_names, data.weighted = self._names, len(columns) > 2
         data.arrays = [columns[0], *(column.reshape(-1, 1) for column in columns[1:])]
@@ -260,6 +280,11 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"covariance {self.covariance!r}: choose one of {', '.join(COVARIANCES)}")
         require_not_negative("ridge", self.ridge)
         require_positive("max_epochs", self.max_epochs)
+        if self.penalty is not None:
+            if self.method != "exact" or self.ridge:
+                raise InputError('penalty: is for method "exact", without ridge')
+            ratios, bias = np.asarray(self.l1_ratio).tolist(), self.fit_intercept
+            return ElasticNet(data.num_features, self.penalty, ratios, self.folds, bias=bias)  # type: ignore[arg-type]
         if self.method == "exact":
             exact = Exact(data.num_features, self.fit_intercept, ridge * num_rows)
             exact.minimum_norm = True

@@ -421,9 +421,9 @@ def test_covariance_is_that_of_statsmodels(X, y, method, kind):
 def test_covariance_that_cannot_be_had_is_refused(X, y):
     with pytest.raises(InputError, match=r"covariance 'HC9': choose one of classical, HC0, HC1, HC2, HC3$"):
         LinearRegressor(covariance="HC9").fit(X, y)
-    with pytest.raises(InputError, match="needs a second pass over all rows; use fit"):
+    with pytest.raises(InputError, match="needs all rows at once; use fit"):
         LinearRegressor(covariance="HC3").partial_fit(X, y)
-    with pytest.raises(InputError, match="diagnostics: needs a second pass over all rows; use fit"):
+    with pytest.raises(InputError, match="diagnostics: needs all rows at once; use fit"):
         LinearRegressor(diagnostics=True).partial_fit(X, y)
     assert LinearRegressor(ridge=1.0, diagnostics=True).fit(X, y).diagnostics_ is None
     with pytest.raises(InputError, match="coefficients have no tests"):

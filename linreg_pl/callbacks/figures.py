@@ -36,7 +36,8 @@ class Figures(L.Callback):
     ``data``: the target over the features; ``fit``: fitted against true values, residuals and their
     quantiles; ``loss``: against the noise floor; ``path``: of one or two weights and the bias over the loss
     surface; ``coefficients``: with their intervals; ``diagnostics``: of
-    the residuals. What a fit has not, is not drawn.
+    the residuals; ``shrinkage`` and ``cross_validation``: over the penalties of `ElasticNet`. What a fit has not, is
+    not drawn.
 
     Args:
         confidence_level: probability that an interval covers the true coefficient.
@@ -108,6 +109,8 @@ class Figures(L.Callback):
             if summary.diagnostics is not None:
                 yield "diagnostics", _diagnostics(data, bias, shown)
             yield "coefficients", figures.draw_coefficients(rows, scale, target, self.confidence_level)
+        if (path := getattr(model, "path", None)) is not None and float(path.penalties[0]) > 0:
+            yield from _penalised(path, data)
         if model.lr is not None and (curves := _losses(model, history)):
             steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
             yield "loss", figures.draw_loss(curves, summary.noise_floor(bias), target, steps_per_epoch)
@@ -143,6 +146,18 @@ def _diagnostics(data: DataModule, bias: bool, shown: str) -> "Figure":
     ]
     standardized = (block.residual / (spread * left.sqrt())).numpy()
     return figures.draw_diagnostics(fitted.numpy(), standardized, block.leverage.numpy(), p, rows, shown)
+
+
+def _penalised(path: Any, data: DataModule) -> Iterator[tuple[str, "Figure"]]:
+    """Draw the solutions of `ElasticNet` over the penalty."""
+    chosen, columns = float(path.penalties[path.chosen]), "standardised columns" if data.standardize else "the columns"
+    order = path.weights[-1].abs().argsort(descending=True).tolist()
+    penalties, weights = path.penalties.clamp(min=float(path.penalties[0]) * 1e-6).numpy(), path.weights.numpy()
+    caption = f"Weights are for {columns}."
+    yield "shrinkage", figures.draw_shrinkage(penalties, weights, chosen, data.feature_names, order, caption)
+    if path.validated is not None:
+        errors = path.validated.mse.numpy(), path.validated.se.numpy()
+        yield "cross_validation", figures.draw_cross_validation(penalties, *errors, chosen, data.target_name)
 
 
 def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:

@@ -18,7 +18,7 @@ from linreg_pl.data.second_pass import look_again
 from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.covariance import FEW_CLUSTERS, Covariance, CovarianceKind
-from linreg_pl.functional.inference import Inference
+from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.functional.least_squares import (
     num_rows,
     residual_sum_of_squares,
@@ -148,6 +148,7 @@ class RunReport(L.Callback):
             result |= {"batch_size": data.batch_size, "lr": model.lr}
         if data.missing_values:
             result["missing"] = data.missing_values
+        result |= getattr(model, "details", {})
         inference = data.summary.inference(model.has_bias, self.confidence_level)
         distance = None if model.lr is None else joint_distance(data, model)
         if distance is not None:
@@ -175,6 +176,9 @@ class RunReport(L.Callback):
             result |= {"optimum": summary, "noise_floor": data.summary.noise_floor(model.has_bias)}
         elif data.summary.factor is not None and data.summary.optimum(model.has_bias) is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
+        if (submodel := infer(getattr(model, "submodel", None), self.confidence_level)) is not None:
+            result["confidence_level"] = self.confidence_level
+            add_inference([row for row in result["coefficients"] if row["estimate"]], submodel)
         result |= remarks(data, model, result)
         return result
 
@@ -248,18 +252,23 @@ def coefficient_rows(
         for row, true in zip(rows, [*weight, bias], strict=False):
             row |= {"true": true, "error": row["estimate"] - true}
     if optimum is not None:
-        for row, value in zip(rows, _bias_last(optimum.theta, model), strict=True):
+        for row, value in zip(rows, _bias_last(optimum.theta, model.has_bias), strict=True):
             row |= {"optimum": value, "distance": row["estimate"] - value}
     if inference is not None and not model.biased_objective:  # of the optimum, for which alone they hold
-        low, high = inference.confidence_intervals
-        vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
-        vectors |= {"t": inference.t, "p": inference.p}
-        for name, vector in vectors.items():
-            for row, value in zip(rows, _bias_last(vector, model), strict=True):
-                row[name] = value
-        for row, value in zip(rows, inference.vif.tolist(), strict=False):  # the bias has none
-            row["vif"] = value
+        add_inference(rows, inference)
     return rows
+
+
+def add_inference(rows: list[dict[str, Any]], inference: Inference) -> None:
+    """Add standard errors, intervals and tests to the rows of the coefficients that they are of, the bias last."""
+    low, high = inference.confidence_intervals
+    vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
+    vectors |= {"t": inference.t, "p": inference.p}
+    for name, vector in vectors.items():
+        for row, value in zip(rows, _bias_last(vector, inference.solution.has_bias), strict=True):
+            row[name] = value
+    for row, value in zip(rows, inference.vif.tolist(), strict=False):  # the bias has none
+        row["vif"] = value
 
 
 def _estimates(model: "LinearModel") -> list[dict[str, Any]]:
@@ -271,6 +280,6 @@ def _estimates(model: "LinearModel") -> list[dict[str, Any]]:
     return [{"name": name, "estimate": value} for name, value in zip(names, estimates, strict=True)]
 
 
-def _bias_last(vector: Tensor, model: "LinearModel") -> list[float]:
+def _bias_last(vector: Tensor, has_bias: bool) -> list[float]:
     values: list[float] = vector.tolist()
-    return values[1:] + values[:1] if model.has_bias else values
+    return values[1:] + values[:1] if has_bias else values

@@ -80,6 +80,7 @@ class DataModule(PreparedRows):
             moments: whether chunks are for a device that takes their steps by moments.
         """
         self._served, self._serves_raw, self._interval, self._moments = kind, raw, interval, moments
+        self.folds = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold so that other rows can be used; plain values only."""
@@ -113,7 +114,7 @@ class DataModule(PreparedRows):
         """Mini-batches in an order that depends on seed and epoch alone, unless the model asked for another kind."""
         self._fits = True
         if self._served == "factors":
-            return self.factors("train")
+            return self.factors("train", self.folds)
         batches = MiniBatches(self.windows(), self.batch_size, *self.share, self._position)
         if self._served == "mini-batches":
             if self.trainer and self.trainer.overfit_batches and self.streamed("train"):  # type: ignore[attr-defined]

@@ -64,6 +64,11 @@ class RowsInParts(L.LightningDataModule, ABC):
         return len(self.feature_names)
 
     @property
+    def num_table_rows(self) -> int:
+        """Number of the rows that training rows are counted among."""
+        return self.num_rows("train")
+
+    @property
     def share(self) -> tuple[int, int]:
         """The rank of this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

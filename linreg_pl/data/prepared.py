@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
+from linreg_pl.data.folds import Folds
 from linreg_pl.data.loaders import Blocks, OneWindow, Windows
 from linreg_pl.data.parts import Part, RowsInParts
 from linreg_pl.data.sampling import EpochOrders
@@ -18,7 +19,7 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
-from linreg_pl.functional.factors import merge_shifted, shifted, shifted_factor
+from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted, shifted_factor
 from linreg_pl.functional.least_squares import num_rows
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
@@ -42,12 +43,16 @@ class PreparedRows(RowsInParts):
         summary: what is known of the training rows.
         memory: MiB of rows kept in memory.
         clusters: names of one or two columns; rows with the same value are a cluster.
-        carried: columns of clusters whose keys blocks of training rows carry in ``ids``, after the numbers of the rows
-            in their table; None for neither.
+        groups: names of columns; rows with the same values are in the same fold of a cross-validation.
+        folds: that factors are wanted of; None for those of all rows.
+        carried: columns of clusters or groups whose keys blocks of training rows carry in ``ids``, after the numbers of
+            the rows in their table; None for neither.
     """
 
     memory = math.inf
     clusters: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    folds: Folds | None = None
     carried: Sequence[str] | None = None
     _served: Served = "mini-batches"
 
@@ -71,13 +76,8 @@ class PreparedRows(RowsInParts):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: the Trainer, and rows, which can be read again."""
-        return vars(self) | {
-            "trainer": None,
-            "_rows": {},
-            "_windows": None,
-            "_curvature": None,
-            "_factor_of_copy": None,
-        }
+        none = dict.fromkeys(("trainer", "_windows", "_curvature", "_factor_of_copy"))
+        return vars(self) | none | {"_rows": {}}
 
     def find_factor(self) -> Tensor:
         """Find the triangular factor of the training rows: while they are copied, or by a pass the processes share."""
@@ -109,13 +109,23 @@ class PreparedRows(RowsInParts):
             self._scaling = self.summary.scaling(self.feature_names)
         return self._scaling
 
-    def factors(self, part: Part) -> Blocks[Tensor]:
-        """Load shifted triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads."""
+    def factors(self, part: Part, folds: Folds | None = None) -> Blocks[Tensor]:
+        """Load shifted triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads.
+
+        Args:
+            part: of the rows.
+            folds: whose rows are wanted apart, so that there is a factor for each.
+        """
+        of_block, merge = (_factor, merge_shifted) if folds is None else (folds.factors, merge_folds)
 
         def factors() -> Iterator[Tensor]:
-            of_blocks = parallel_map(self.local_blocks(part), _factor)
-            while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so all take as many steps
-                yield merge_shifted(torch.stack(some or [_factor(self._no_rows)]))
+            self.carried = None if folds is None else self.groups
+            try:
+                of_blocks = parallel_map(self.local_blocks(part), of_block)
+                while self._any_process(some := list(islice(of_blocks, BLOCKS_PER_STEP))):  # so all take as many steps
+                    yield merge(torch.stack(some or [of_block(self._no_rows)]))
+            finally:
+                self.carried = None
 
         return Blocks(factors)
 
@@ -135,7 +145,7 @@ class PreparedRows(RowsInParts):
 
     @property
     def _widths(self) -> tuple[int, ...]:
-        return (self.num_features, 1, 1) if self.weighted else (self.num_features, 1)
+        return (self.num_features, *[1] * (1 + self.weighted))
 
     def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
         batch = make()

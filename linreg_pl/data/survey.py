@@ -145,19 +145,45 @@ def check_roles(
         raise InputError(f"--data.weights {weights}: is also the target or a feature")
 
 
-def check_clusters(source: Source, names: Sequence[str], target: str) -> None:
-    """Check that columns can make clusters.
+def check_fractions(val: float, test: float) -> None:
+    """Check the shares of the rows that are held out.
+
+    Raises:
+        InputError: one is negative, or they leave nothing.
+    """
+    for flag, fraction in (("val", val), ("test", test)):
+        if not 0 <= fraction < 1:
+            raise InputError(f"--data.{flag}_fraction {fraction}: must be at least 0 and less than 1")
+    if val + test >= 1:
+        raise InputError("--data.val_fraction and --data.test_fraction: leave no rows to train on")
+
+
+def check_names(path: str, names: Sequence[str]) -> None:
+    """Check the names of the columns of X.
+
+    Raises:
+        InputError: two are alike, or one is that of the intercept.
+    """
+    for name in names:
+        if name == "bias" or names.count(name) > 1:
+            what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
+            raise InputError(f"{path}: {name!r} is {what}; rename the column")
+
+
+def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], target: str) -> None:
+    """Check that columns can make clusters, and others groups.
 
     Raises:
         InputError: names the column and the reason.
     """
     if len(names) > 2:
         raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
-    for number, name in enumerate(names):
-        if name == target or name in names[:number]:
-            raise InputError(f"--data.clusters: {name!r} is given twice, or is the target")
-        if not can_be_levels(kind := source.schema.field(name).type):
-            raise InputError(f"--data.clusters: column {name!r} is of type {kind}, whose values make no clusters")
+    for what, given in (("clusters", names), ("groups", groups)):
+        for number, name in enumerate(given):
+            if name == target or name in given[:number]:
+                raise InputError(f"--data.{what}: {name!r} is given twice, or is the target")
+            if not can_be_levels(kind := source.schema.field(name).type):
+                raise InputError(f"--data.{what}: column {name!r} is of type {kind}, whose values make no {what}")
 
 
 def require_weights(what: str, weight: "Tensor") -> None:
@@ -226,7 +252,7 @@ def numbers_and_keys(source: Source, piece: Piece, names: Sequence[str]) -> "pa.
     for name in names:
         if (absent := is_missing(piece.batch.column(name))).any():
             row = piece.start + int(absent.argmax())
-            raise InputError(f"{source.name}: column {name!r}, {source.where(row)}: a row without a cluster")
+            raise InputError(f"{source.name}: column {name!r}, {source.where(row)}: a row without a cluster or group")
         texts = as_text(piece.batch.column(name)).dictionary_encode()
         values = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.dictionary.to_pylist()]
         keys.append(np.frombuffer(b"".join(values), np.int64)[texts.indices.to_numpy()])

@@ -15,7 +15,9 @@ from linreg_pl.data.survey import (
     PARTS,
     carried_columns,
     check_clusters,
+    check_fractions,
     check_learned,
+    check_names,
     check_roles,
     check_saved,
     column_kinds,
@@ -56,6 +58,7 @@ class Table(DataModule):
         memory: MiB of training rows that SGD keeps in memory. More are written to a file in the folder
             for temporary files (TMPDIR) while the fit lasts.
         clusters: names of one or two columns, whose rows of the same value make a cluster for ``--covariance cluster``.
+        groups: names of columns; rows of the same values stay in one fold of `ElasticNet`'s cross-validation.
     """
 
     def __init__(
@@ -77,28 +80,25 @@ class Table(DataModule):
         seed: int = 0,
         memory: int = 256,
         clusters: Sequence[str] = (),
+        groups: Sequence[str] = (),
     ) -> None:
         super().__init__(batch_size, seed, standardize)
         require_positive("--data.memory", memory)
-        for flag, fraction in (("val", val_fraction), ("test", test_fraction)):
-            if not 0 <= fraction < 1:
-                raise InputError(f"--data.{flag}_fraction {fraction}: must be at least 0 and less than 1")
-        if val_fraction + test_fraction >= 1:
-            raise InputError("--data.val_fraction and --data.test_fraction: leave no rows to train on")
+        check_fractions(val_fraction, test_fraction)
         self.memory = memory
         self.target_name = target
         self.weights = weights
         self.weighted = weights is not None
-        self.ids, self.clusters = list(ids), list(clusters)
+        self.ids, self.clusters, self.groups = list(ids), list(clusters), list(groups)
         self.source = open_table(path, categorical=categorical)
-        for flag, names in (("categorical", categorical), ("ids", ids), ("clusters", clusters)):
+        for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
         if features is None:
             numeric = numeric_names(self.source)
             usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
             features = [name for name in usable if name not in (target, weights, *ids)]
         check_roles(self.source, target, features, categorical, list(levels or ()), weights, self.ids)
-        check_clusters(self.source, self.clusters, target)
+        check_clusters(self.source, self.clusters, self.groups, target)
         known = {name: levels[name] for name in categorical if levels and name in levels}
         for name in [name for name in features if name in categorical]:
             known.setdefault(name, [])
@@ -111,15 +111,17 @@ class Table(DataModule):
         self._surveyed = False
         if any(not found for found in self.columns.levels.values()):
             self._survey(learn=True)
-        for name in self.feature_names:
-            if name == "bias" or self.feature_names.count(name) > 1:
-                what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
-                raise InputError(f"{path}: {name!r} is {what}; rename the column")
+        check_names(path, self.feature_names)
 
     @property
     def feature_names(self) -> list[str]:  # type: ignore[override]
         """Names of the columns of X."""
         return self.columns.names
+
+    @property
+    def num_table_rows(self) -> int:
+        """Rows of the table."""
+        return self.source.num_rows
 
     @property
     def left_out(self) -> list[str]:

@@ -101,6 +101,11 @@ def merge_shifted(factors: Tensor) -> Tensor:
     return torch.cat([triangularize(R.flatten(end_dim=1)), shift[None]])
 
 
+def merge_folds(factors: Tensor) -> Tensor:
+    """Return the factors of the folds of several tables together: ``(k, K, P + 3, P + 2)`` to ``(K, P + 3, P + 2)``."""
+    return torch.stack([merge_shifted(of_fold) for of_fold in factors.transpose(0, 1)])
+
+
 def triangularize(A: Tensor) -> Tensor:
     """Return the triangular factor of any matrix ``(n, k)``, padded with zeros to ``(k, k)``."""
     return _padded(torch.linalg.qr(A, mode="r").R)

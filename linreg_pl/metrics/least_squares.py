@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from linreg_pl.functional.factors import merge_shifted, shifted, shifted_factor, unshifted
+from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted, shifted_factor, unshifted
 from linreg_pl.metrics.merged import MergedMetric
 
 
@@ -37,3 +37,23 @@ class TriangularFactor(MergedMetric):
     def compute(self) -> Tensor:
         """Return the factor, float64, shape ``(P + 2, P + 2)``, or ``(P + 3, P + 2)`` if shifted."""
         return self.summary if self.shifted else unshifted(self.summary)
+
+
+class FoldFactors(MergedMetric):
+    """Shifted triangular factors of the rows of each fold, for cross-validation.
+
+    Args:
+        num_folds: K.
+        num_features: columns of X.
+    """
+
+    def __init__(self, num_folds: int, num_features: int) -> None:
+        super().__init__(torch.zeros(num_folds, num_features + 3, num_features + 2, dtype=torch.float64), merge_folds)
+
+    def update(self, factors: Tensor) -> None:
+        """Add factors of more rows, ``(K, P + 3, P + 2)``."""
+        self.absorb(factors)
+
+    def compute(self) -> Tensor:
+        """Return the factors, float64, ``(K, P + 3, P + 2)``."""
+        return self.summary

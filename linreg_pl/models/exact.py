@@ -1,21 +1,16 @@
 """The least-squares optimum in one pass over the data."""
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linreg_pl.data.base import data_of
 from linreg_pl.errors import InputError, require_not_negative
 from linreg_pl.functional.factors import shifted_factor, unshifted
 from linreg_pl.functional.least_squares import RankDeficientError, column_std, num_rows, solve
-from linreg_pl.functional.regression import linreg
 from linreg_pl.metrics.least_squares import TriangularFactor
-from linreg_pl.models.base import BY_HAND, LinearModel
-from linreg_pl.models.optim import SGD
+from linreg_pl.models.one_pass import OnePass
 
 
-class Exact(LinearModel):
+class Exact(OnePass):
     """Linear regression by streaming Householder QR in float64; no lr, no SGD, one epoch.
 
     Args:
@@ -30,69 +25,28 @@ class Exact(LinearModel):
             instead of refusing.
     """
 
-    refused_flags = BY_HAND | {
-        "precision": "this model computes in float64; leave the flag out",
-        **dict.fromkeys(
-            ("overfit_batches", "limit_train_batches"),  # the first sets the second
-            "this model takes all rows; leave rows out of the table instead",
-        ),
-    }
-    automatic_optimization = False
-    squared_error_scale = 1.0
-    served = "factors"
-    wants_raw = True
     minimum_norm = False
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
-        super().__init__(num_features)
+        super().__init__(num_features, bias)
         require_not_negative("--model.ridge", ridge)
         self.ridge = ridge
-        self.triangular_factor = TriangularFactor(num_features, shifted=True)
-        self.w = nn.Parameter(torch.zeros(num_features, 1, dtype=torch.float64))
-        self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64)) if bias else 0.0
-        self._solved = False
+        self.factors = TriangularFactor(num_features, shifted=True)
 
-    def net(self, X: Tensor) -> Tensor:
-        """Predict ``(n, 1)`` from raw features ``(n, P)``, float64."""
-        return linreg(X, self.w, self.b)
+    def factor(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Return the shifted factor of some rows."""
+        return shifted_factor(*batch)
 
-    @property
-    def has_coefficients(self) -> bool:
-        """Whether the pass came to its end; if it did so in another process, only the weights tell."""
-        return self._solved or bool(self.w.any())
-
-    def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Squared error."""
-        return (y_hat - y).square()
-
-    def on_fit_start(self) -> None:
-        """Check that there will be a pass.
+    def solve(self, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the optimum from the shifted factor of all rows.
 
         Raises:
-            InputError: there will be none.
+            InputError: it is not unique.
         """
-        if self.trainer.max_epochs == 0:
-            raise InputError("--trainer.max_epochs 0: this model needs one epoch; leave the flag out")
-        self.trainer.fit_loop.max_epochs = 1
-
-    def on_train_epoch_start(self) -> None:
-        """Begin with no rows: every epoch is a whole pass."""
-        self.triangular_factor.reset()
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Add the factor of some rows, or the rows themselves; after the last ones, solve."""
-        factor = batch if isinstance(batch, Tensor) else shifted_factor(*self.scaled(batch))
-        self.triangular_factor.update(factor)
-        if self.trainer.is_last_batch:
-            self._solve(self.triangular_factor.compute().cpu())
-            self.optimizers().step()  # type: ignore[union-attr]
-
-    @torch.no_grad()
-    def _solve(self, factor: Tensor) -> None:
-        data, count, wanted = data_of(self.trainer), num_rows(factor), len(self.w) + self.has_bias
+        data, count, wanted = data_of(self.trainer), num_rows(factors), len(self.w) + self.has_bias
         if data is not None:
-            data.set_factor(factor)
-        factor = unshifted(factor)
+            data.set_factor(factors)
+        factor = unshifted(factors)
         if count < wanted and not (self.ridge or self.minimum_norm):
             raise InputError(
                 f"{count} training rows cannot determine {wanted} coefficients: use more rows, fewer columns in"
@@ -103,10 +57,7 @@ class Exact(LinearModel):
             solution = solve(factor, self.has_bias, self.ridge, scale, self.minimum_norm)
         except RankDeficientError as error:
             raise InputError(self._dependence(error.dependencies)) from error
-        self.w.copy_(solution.weight.reshape(-1, 1))
-        if isinstance(self.b, Tensor):
-            self.b.copy_(solution.bias)
-        self._solved = True
+        return solution.weight, solution.bias
 
     def _dependence(self, dependencies: list[list[int]]) -> str:
         """Say which columns depend on each other, and what to do."""
@@ -123,23 +74,10 @@ class Exact(LinearModel):
         mend = "" if self.ridge else ", or set --model.ridge above 0"
         return f"the coefficients are not unique: {'; '.join(said)}. Leave {out} out of {where}{mend}"
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whether the checkpoint holds coefficients."""
-        super().on_load_checkpoint(checkpoint)
-        self._solved = "coefficients" in checkpoint
-
     @property
     def biased_objective(self) -> bool:
         """Whether the ridge penalty pulls the weights from the optimum."""
         return self.ridge > 0
-
-    def configure_optimizers(self) -> SGD:
-        """Nothing to descend: the optimizer's only step, without gradients, counts the pass as one step."""
-        return SGD(self.parameters(), lr=1.0)
-
-    def parameter_vectors(self) -> tuple[Tensor, Tensor | None]:
-        """``w`` of shape ``(P, 1)`` and ``b`` of shape ``(1,)``."""
-        return self.w, self.b if isinstance(self.b, Tensor) else None
 
     def describe(self) -> str:
         """The method and its size."""

@@ -15,6 +15,7 @@ from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.diagnosis import diagnosis
 
 Report = dict[str, Any]
+SHOWN = 12  # names of columns
 MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
 
 
@@ -65,6 +66,7 @@ def format_report(report: Report, folder: Path | None) -> str:
         table(_coefficients(report)),
         styled(_arrival(report), GREEN if (report.get("joint_distance") or 0) <= 1 else YELLOW),
         format_scores(report),
+        _penalty(report),
         _optimum(report),
         diagnosis(report),
         report.get("note", ""),
@@ -78,7 +80,13 @@ def format_report(report: Report, folder: Path | None) -> str:
 def format_markdown(report: Report) -> str:
     """Format a report for TensorBoard's Text tab."""
     first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
-    between = [_arrival(report), _optimum(report), *diagnosis(report).splitlines(), report.get("note", "")]
+    between = [
+        _arrival(report),
+        _penalty(report),
+        _optimum(report),
+        *diagnosis(report).splitlines(),
+        report.get("note", ""),
+    ]
     return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
 
 
@@ -162,6 +170,28 @@ def _arrival(report: Report) -> str:
     return f"SGD is not at the optimum (joint distance {shown}, should be at most 1): {reason}"
 
 
+def _penalty(report: Report) -> str:
+    """Say how strong the penalty is, how it was chosen, and which columns are left."""
+    if "penalty" not in report:
+        return ""
+    text = f"penalty {report['penalty']:.6g}, l1_ratio {report['l1_ratio']:g}"
+    if "cv" in report:
+        found = report["cv"]
+        mse, se = (found[key][found["penalty"].index(found["chosen"])] for key in ("mse", "se"))
+        how = "the smallest error" if found["rule"] == "min" else "the largest within one standard error of the best"
+        text += (
+            f", chosen by cross-validation in {found['folds']} folds ({how}): mse {mse:.6g} ± {se:.2g} on rows left out"
+        )
+        if found["chosen"] == found["penalty"][-1]:
+            text += "; it is the smallest of the path: a penalty hardly helps"
+    left = [printable(row["name"]) for row in report["coefficients"] if row["estimate"] and row["name"] != "bias"]
+    names = f": {', '.join(left[:SHOWN])}{', …' if len(left) > SHOWN else ''}" if left else ""
+    text += f"\n{report['columns_left']} of {report['num_features']} columns are left{names}"
+    if any("standard_error" in row for row in report["coefficients"]):
+        return f"{text}\nstandard errors and p do not know that these columns were chosen: they are too small"
+    return f"{text}\nthere are no standard errors: after a choice by the same rows those of least squares do not hold"
+
+
 def _optimum(report: Report) -> str:
     """Describe the least-squares optimum of the training rows."""
     if "optimum" not in report:
@@ -174,7 +204,7 @@ def _optimum(report: Report) -> str:
     if (kind := report.get("covariance", "classical")) != "classical":
         clusters = " and ".join(f"{n} by {printable(name)}" for name, n in report.get("clusters", {}).items())
         text += f"\nstandard errors: {kind}, {clusters or 'for errors of any variance'}"
-    if "f" in best and not _is_sgd(report):
+    if "f" in best and not _is_sgd(report) and "penalty" not in report:
         has_bias = report["coefficients"][-1]["name"] == "bias"
         r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"
         dof = min(report["clusters"].values()) - 1 if report.get("clusters") else best["dof"]

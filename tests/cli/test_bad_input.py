@@ -36,7 +36,7 @@ HELP = "see python train.py fit --help"
 NONE = "x.parquet: has no numeric column besides the target 'y' (--data.features, --data.categorical); it has"
 RESCALE = "to be squared in float64; rescale the column"
 FOLDER = "holds no report.json; give the folder of a finished run, runs/NAME/version_N"
-NO_MODEL = "there is no such LinearModel; choose one of Fused, Scratch, Concise, Exact"
+NO_MODEL = "there is no such LinearModel; choose one of Fused, Scratch, Concise, ElasticNet, Exact"
 SECTION = "must hold flags, as in 'trainer: {max_epochs: 3}'"
 ROOM = "too large for float32; choose smaller ones"
 
@@ -173,7 +173,7 @@ FLAGS = {
     "fti -c scratch.yaml": "fti: there is no such command; did you mean fit?",
     "Validate": "Validate: there is no such command; did you mean validate?",
     "train": "train: there is no such command; choose one of fit, validate, test, predict, report, sweep, compare,"
-    " wald, export, shuffle, completion",
+    " wald, refit, export, shuffle, completion",
     "-c scratch.yaml": "name a command first, as in python train.py fit --config configs/scratch.yaml",
     "fit": "--data and --model: must be given, or a --config such as configs/scratch.yaml",
     "fit --model Scratch": "--data: must be given, or a --config such as configs/scratch.yaml",

@@ -395,7 +395,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     launcher = ("-c", SMALL, sys.executable, "-c", PEAKS)
     fit = in_subprocess(tmp_path, *ON_A_TABLE, "--trainer.logger", "false", "--data.path", *files, launcher=launcher)
     assert (fit.status, fit.stderr) == (0, "")
-    dofs = [int(dof) for dof in re.findall(r"(\d+) degrees of freedom", fit.stdout)]
+    dofs = [int(dof) for dof in re.findall(r"(\d+) degrees of freedom\)", fit.stdout)]
     assert dofs == [2 * million - 4, 8 * million - 4, 8 * million - 4]
     smaller, larger, in_one_group = map(int, re.findall(r"^peak (\d+)$", fit.stdout, re.MULTILINE))
     assert larger < 1.1 * smaller

@@ -1,0 +1,180 @@
+"""``train.py refit``: another penalty, other columns or another level of confidence, without the table."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from jsonargparse import Namespace
+
+from linreg_pl.cli import app
+from linreg_pl.data import DataModule
+from linreg_pl.data.batch import Batch
+from linreg_pl.data.folds import Folds
+from linreg_pl.data.loaders import Blocks
+from linreg_pl.data.parts import Part
+from linreg_pl.errors import InputError, nearest
+from linreg_pl.functional.factors import merge_shifted, shifted, triangularize
+from linreg_pl.runs.checkpoints import load_last
+
+USAGE = """\
+python train.py refit RUN --model.penalty 0.1
+python train.py refit RUN --features '[rooms, age]' --confidence_level 0.9
+
+makes a new run from the checkpoint of a finished one, without its table and in the time of a start. It takes the flags
+of fit, for models that are solved from factors: Exact and ElasticNet. --features names columns that are kept.
+"""
+
+
+class SavedFactors(DataModule):
+    """What a checkpoint keeps of the training rows: the triangular factors of the folds, or of all rows.
+
+    Args:
+        run: folder of the run.
+        features: columns that are kept; by default all.
+    """
+
+    def __init__(self, run: str, features: Sequence[str] | None = None) -> None:
+        path, checkpoint = load_last(Path(run))
+        arguments = checkpoint.get("datamodule_hyper_parameters", {})
+        super().__init__(1, arguments.get("seed", 0), arguments.get("standardize", False))
+        states = [name for name, state in checkpoint.items() if isinstance(state, dict) and "target_name" in state]
+        if not states or checkpoint.get("factor") is None:
+            raise InputError(f"{path}: holds no factor of the training rows; fit again, without --optimum false")
+        self.kind, self.state = states[0], dict(checkpoint[states[0]])
+        names, self.weighted = self.state["feature_names"], arguments.get("weights") is not None
+        self.target_name, self.feature_names = self.state["target_name"], list(names)
+        factors = checkpoint.get("fold_factors")
+        self.saved = shifted(checkpoint["factor"])[None] if factors is None else factors
+        if features is not None:
+            self._keep(features)
+
+    def _keep(self, features: Sequence[str]) -> None:
+        columns = self.state.get("columns")
+        if columns is None:
+            raise InputError("--features: only columns of a table can be left out")
+        for name in features:
+            if name not in columns["features"]:
+                near = nearest(name, columns["features"])
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise InputError(f"--features: {name!r} is not among the columns of the run{hint}")
+        levels = {name: found for name, found in columns["levels"].items() if name in features}
+        self.feature_names = []
+        for name in columns["features"]:
+            if name in features:
+                self.feature_names += [f"{name}={level}" for level in levels[name][1:]] if name in levels else [name]
+        kept = [self.state["feature_names"].index(name) + 1 for name in self.feature_names]
+        kept = [0, *kept, self.saved.shape[2] - 1]
+        self.saved = torch.stack([torch.cat([triangularize(R[:-1, kept]), R[-1:, kept]]) for R in self.saved])
+        listed = [name for name in columns["features"] if name in features]
+        means = {name: mean for name, mean in columns["means"].items() if name in features}
+        self.state["columns"] = columns | {"features": listed, "levels": levels, "means": means}
+        self.state["kinds"] = {name: kind for name, kind in self.state["kinds"].items() if name in features}
+        self.state["feature_names"] = self.feature_names
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of those data."""
+        return self.state
+
+    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """Yield no rows."""
+        return iter(())
+
+    def num_rows(self, part: Part) -> int:
+        """Return how many rows the factors are of."""
+        return int(self.state["num_train"]) if part == "train" else 0
+
+    def empty_part_hint(self, part: Part) -> str:
+        """Say that there are no rows."""
+        return "a checkpoint holds none"
+
+    def factors(self, part: Part, folds: Folds | None = None) -> Blocks[torch.Tensor]:
+        """Load the factors of the folds, or of all rows.
+
+        Raises:
+            InputError: other folds are wanted.
+        """
+        if folds is not None and folds.num_folds == len(self.saved):
+            return Blocks(lambda: iter([self.saved]))
+        if folds is not None and folds.num_folds > 1:
+            raise InputError(
+                f"--model.folds {folds.num_folds}: the checkpoint holds the factors of {len(self.saved)}; fit again, or"
+                " give --model.penalty a number"
+            )
+        total = merge_shifted(self.saved)
+        return Blocks(lambda: iter([total if folds is None else total[None]]))
+
+
+class Refit(app.CLI):
+    """Fits to what a checkpoint keeps; config.yaml tells the data of the run."""
+
+    datamodule: SavedFactors
+    run_folder = ""
+    features: Sequence[str] | None = None
+
+    def before_instantiate_classes(self) -> None:
+        """Put the factors in the place of the data.
+
+        Raises:
+            InputError: rows would be needed.
+        """
+        super().before_instantiate_classes()
+        for flag, usual in (("covariance", "classical"), ("diagnostics", False)):
+            if self.settings[flag] != usual:
+                raise InputError(f"--{flag} {self.settings[flag]}: needs the rows; fit again, or set it to {usual}")
+        arguments = Namespace(run=self.run_folder, features=self.features)
+        self._data = self.settings.data
+        self.settings.data = Namespace(class_path="linreg_pl.cli.refit.SavedFactors", init_args=arguments)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the Trainer, which writes config.yaml, for the data of the run."""
+        if self.model.served != "factors":
+            raise InputError(f"refit: {type(self.model).__name__} needs the rows; take --model Exact or ElasticNet")
+        self.settings.data = self._data
+        if self.features is not None:
+            arguments, columns = self._data.init_args, self.datamodule.state_dict()["columns"]
+            arguments.features, arguments.levels = columns["features"], columns["levels"] or None
+            arguments.categorical = list(columns["levels"])
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, _UnderItsName(self.datamodule.kind))  # type: ignore[attr-defined]
+        return trainer
+
+
+class _UnderItsName(L.Callback):
+    """Lets a checkpoint hold the state of the data under the name of the data of the run.
+
+    Args:
+        kind: that name.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Rename it."""
+        checkpoint[self.kind] = checkpoint.pop(SavedFactors.__qualname__)
+
+
+def command(arguments: list[str]) -> None:
+    """Run ``python train.py refit`` with these arguments.
+
+    Raises:
+        InputError: wrong arguments, or a run without factors.
+    """
+    if arguments in ([], ["-h"], ["--help"]):
+        print(USAGE, end="")
+        return
+    run, *flags = arguments
+    config = Path(run, "config.yaml")
+    if not config.is_file():
+        raise InputError(f"{run}: holds no config.yaml; give the folder of a finished run, runs/NAME/version_N")
+    Refit.features = None
+    if "--features" in flags:
+        place = flags.index("--features")
+        listed = flags[place + 1 : place + 2]
+        Refit.features = [name.strip(" '\"") for name in "".join(listed).strip("[]").split(",")]
+        flags[place : place + 2] = []
+    Refit.run_folder, sys.argv = run, [sys.argv[0], "fit", "--config", str(config), "--ckpt_path=null", *flags]
+    app.run(Refit)
