@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import DataConversionWarning, NotFittedError
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.linear_model import ElasticNet, LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -449,3 +450,34 @@ def test_wald_and_diagnostics_are_those_of_statsmodels(X, y, method):
     assert [row["row"] for row in ours.diagnostics_["influential"]] == used[worst].tolist()
     np.testing.assert_allclose([row["cook"] for row in ours.diagnostics_["influential"]], cook[worst], rtol=1e-8)
     np.testing.assert_allclose(ours.diagnostics_["durbin_watson"], durbin_watson(theirs.resid), rtol=1e-8)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_penalty_as_scikit_learn(X, y, l1_ratio):
+    ours = LinearRegressor(penalty=0.1, l1_ratio=l1_ratio).fit(X, y)
+    theirs = ElasticNet(alpha=0.1, l1_ratio=l1_ratio, tol=1e-14, max_iter=10**6).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+    assert (ours.penalty_, ours.l1_ratio_, ours.cv_) == (0.1, l1_ratio, None)
+    assert np.isnan(ours.standard_error_).all()
+    chosen = LinearRegressor(penalty="cv", l1_ratio=[l1_ratio, 0.9], folds=5, random_state=1).fit(X, y)
+    assert chosen.penalty_ in chosen.cv_["penalty"]
+    assert chosen.l1_ratio_ in (l1_ratio, 0.9)
+    penalties, weights = chosen.path_
+    np.testing.assert_array_equal(weights[list(penalties).index(chosen.penalty_)], chosen.coef_)
+    again = LinearRegressor(penalty="cv", l1_ratio=np.array([l1_ratio, 0.9]), folds=5, random_state=1).fit(X, y)
+    np.testing.assert_array_equal(again.coef_, chosen.coef_)
+
+
+def test_penalty_that_cannot_be_had_is_refused(X, y):
+    for arguments, sentence in {
+        ("penalty", "best"): "penalty best: must be a number, or cv",
+        ("penalty", -1.0): "penalty -1.0",
+        ("l1_ratio", 2.0): "l1_ratio 2.0: must lie between",
+        ("method", "fused"): 'penalty: is for method "exact"',
+        ("folds", 1): "folds 1: cross-validation needs two folds",
+    }.items():
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            LinearRegressor(**({"penalty": "cv"} | dict([arguments]))).fit(X, y)
+    with pytest.raises(InputError, match="penalty 'cv': needs all rows at once; use fit"):
+        LinearRegressor(penalty="cv").partial_fit(X, y)

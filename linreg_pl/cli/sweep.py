@@ -232,6 +232,9 @@ def _run_in_subprocess() -> None:
 def _results(found: report.Report) -> Row:
     """A report's numbers by their names in TensorBoard, and the lengths of vectors over the coefficients."""
     result: Row = {key: found[key] for key in ("steps", "epochs", "seconds", "noise_floor") if key in found}
+    result |= {key: found[key] for key in ("penalty", "columns_left", "effective_dof") if key in found}
+    if "cv" in found:
+        result |= {"cv/mse": min(found["cv"]["mse"]), "fits": found["cv"]["folds"] * len(found["cv"]["mse"])}
     for part in ("train", "val"):
         result |= {f"{part}/{name}": value for name, value in found.get(part, {}).items()}
     rows = found["coefficients"]

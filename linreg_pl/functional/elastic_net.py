@@ -19,7 +19,7 @@ from linreg_pl.functional.factors import merge_shifted, triangularize, unshifted
 from linreg_pl.functional.least_squares import column_std, weight_columns
 
 Rule = Literal["min", "1se"]
-SMALLEST = 1e-3  # penalty of a path, beside the largest
+SMALLEST = 1e-3  # penalty of a path, beside the largest of the lasso
 RIDGE_LIKE = 1e-3  # l1_ratio below which paths begin as if it were this: without an L1 part no penalty is the largest
 
 
@@ -51,8 +51,8 @@ class Problem:
 
     def penalties(self, l1_ratio: float, count: int) -> Tensor:
         """Return penalties of a path, the largest first, at which all weights are 0; shape ``(count,)``."""
-        largest = (1 + 1e-12) * float((self.B.mT @ self.c).abs().max()) / max(l1_ratio, RIDGE_LIKE)
-        return largest * torch.logspace(0, float(np.log10(SMALLEST)), count, dtype=torch.float64)
+        lasso = (1 + 1e-12) * float((self.B.mT @ self.c).abs().max())
+        return lasso * torch.from_numpy(np.geomspace(1 / max(l1_ratio, RIDGE_LIKE), SMALLEST, count))
 
     def coefficients(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights ``(…, P)`` and biases ``(…)`` for raw columns, from solutions ``v`` of shape ``(…, P)``."""

@@ -43,7 +43,8 @@ class ElasticNet(OnePass):
         penalty: a number, or "cv" to choose one by cross-validation.
         l1_ratio: 1 for the lasso, 0 for ridge; of several the one with the smallest cross-validated error is taken.
         folds: of the cross-validation, which a draw by the data's seed gives the same number of rows each.
-        num_penalties: to choose from, from the smallest for which all weights are 0 down to a thousandth of it.
+        num_penalties: to choose from: from the smallest for which all weights are 0 down to a thousandth of the
+            lasso's.
         rule: "min" takes the penalty with the smallest error, "1se" the largest within one standard error of it.
         nonnegative: whether weights may not be below 0.
         refit: whether the columns that are left are fitted again by least squares, without a penalty.

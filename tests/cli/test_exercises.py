@@ -101,8 +101,23 @@ def test_exercise_has_question_picture_and_answer(exercise, name):
 def test_runs_are_as_theory_says(exercise, name):
     config = yaml.safe_load((CONFIGS / "exercises" / f"{name}.yaml").read_text())
     measured = config["sweep"]["y"][0]
-    ratios = [row[measured] / row["theory"] for row in exercise(name).rows]
+    ratios = [row[measured] / row["theory"] for row in exercise(name).rows if row["theory"]]
     assert 0.6 < statistics.median(ratios) < 1.3
+
+
+def test_lasso_leaves_columns_out_and_ridge_does_not(exercise):
+    done = exercise("lasso")
+    for row in done.rows:
+        assert row["weight/x0"] == pytest.approx(row["theory"], abs=0.03)
+    assert [row["columns_left"] for row in done.of(l1_ratio=1)] == [2, 2, 2, 2, 2, 1, 1]
+    assert {row["columns_left"] for row in done.of(l1_ratio=0)} == {2}
+
+
+def test_the_cross_validated_error_is_that_of_fits_to_fewer_rows(exercise):
+    done = exercise("folds")
+    errors = [done.mean("cv/mse", folds=folds) for folds in (2, 10, 50)]
+    assert errors[0] > errors[1] > errors[2]
+    assert all(done.one("fits", folds=folds, seed=0) == 100 * folds for folds in (2, 10, 50))
 
 
 def test_size_of_a_test_is_what_statsmodels_gets(exercise):
