@@ -62,27 +62,40 @@ class Problem:
         mean = self.factor[0, 1:] / self.factor[0, 0]
         return w, mean[-1] + self.shift[-1] - (w * mean[:-1]).sum(-1) - (w * self.shift[1:-1]).sum(-1)
 
-    def path(self, penalties: Tensor, l1_ratio: float, nonnegative: bool = False) -> tuple[Tensor, float]:
-        """Solve for each penalty.
+    def path(self, penalties: Tensor, l1_ratio: float, nonnegative: bool = False) -> Tensor:
+        """Solve for each penalty; return solutions ``v`` of shape ``(L, P)``.
 
         Args:
             penalties: shape ``(L,)``, best the largest first.
             l1_ratio: 1 for the lasso, 0 for ridge.
             nonnegative: whether weights may not be below 0.
-
-        Returns:
-            Solutions ``v`` of shape ``(L, P)``, and the largest duality gap as a share of ``|c|²``.
         """
         if l1_ratio == 0 and not nonnegative:
             U, s, V = torch.linalg.svd(self.B)
             size = s.square() + penalties[:, None]
-            shrunk = torch.where(size > 1e-28 * s.max().square(), s / size, 0.0) * (U.mT @ self.c)
-            return shrunk @ V, 0.0
+            solutions: Tensor = torch.where(size > 1e-28 * s.max().square(), s / size, 0.0) * (U.mT @ self.c) @ V
+            return solutions
         from linreg_pl.functional.coordinate_descent import solve_path
 
         l1, l2 = (penalties * share for share in (l1_ratio, 1 - l1_ratio))
-        v, gap = solve_path(self.B.numpy(), self.c.numpy(), l1.numpy(), l2.numpy(), nonnegative)
-        return torch.from_numpy(v), gap
+        return torch.from_numpy(solve_path(self.B.numpy(), self.c.numpy(), l1.numpy(), l2.numpy(), nonnegative))
+
+    def gaps(self, v: Tensor, penalties: Tensor, l1_ratio: float, nonnegative: bool = False) -> Tensor:
+        """Return duality gaps of solutions of `path`, as shares of ``|c|²``, shape ``(L,)``.
+
+        Without an L1 part it is the bound by strong convexity, or without any penalty the square of the gradient.
+        """
+        l1, l2 = (penalties * share for share in (l1_ratio, 1 - l1_ratio))
+        r = self.c - v @ self.B.mT
+        slopes = r @ self.B - l2[:, None] * v
+        signed = slopes if nonnegative else slopes.abs()
+        largest, size = signed.amax(dim=1), max(float(self.c.square().sum()), 1e-300)
+        free = torch.where(v == 0, slopes.clamp(min=0), slopes) if nonnegative else slopes
+        bound = free.square().sum(dim=1) / torch.where(l2 > 0, 2 * l2, 1.0)
+        share = torch.where(largest > l1, l1 / largest, 1.0)
+        squares = r.square().sum(dim=1) + l2 * v.square().sum(dim=1)
+        gap = 0.5 * (1 + share**2) * squares + l1 * v.abs().sum(dim=1) - share * (r @ self.c)
+        return torch.where(l1 > 0, gap, bound) / size
 
     def degrees_of_freedom(self, v: Tensor, l2: float) -> float:
         """Return the effective number of coefficients of a solution ``(P,)``, the bias included."""
@@ -140,7 +153,7 @@ def cross_validate(
     errors = []
     for fold, one, other in zip(factors, before, reversed(after), strict=True):
         problem = Problem(merge_shifted(torch.stack([one, other])), bias, standardize)
-        errors.append(_squared_errors(fold, *problem.coefficients(problem.path(penalties, l1_ratio, nonnegative)[0])))
+        errors.append(_squared_errors(fold, *problem.coefficients(problem.path(penalties, l1_ratio, nonnegative))))
     sizes = factors[:, 0, 0].square()
     each, share = torch.stack(errors) / sizes[:, None], (sizes / sizes.sum())[:, None]
     mse = (share * each).sum(dim=0)

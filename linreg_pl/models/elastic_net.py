@@ -84,8 +84,8 @@ class ElasticNet(OnePass):
             require_not_negative("--model.penalty", penalty)
             if len(self.l1_ratios) > 1:
                 raise InputError(f"--model.l1_ratio {l1_ratio}: is chosen only with --model.penalty cv; give one")
-        if folds < 2:
-            raise InputError(f"--model.folds {folds}: cross-validation needs two folds at least")
+        if not 2 <= folds < 2**16:
+            raise InputError(f"--model.folds {folds}: cross-validation needs two folds at least, and at most 65,535")
         if rule not in get_args(Rule):
             raise InputError(f"--model.rule {rule}: choose one of {', '.join(get_args(Rule))}")
         require_positive("--model.num_penalties", num_penalties)
@@ -145,12 +145,12 @@ class ElasticNet(OnePass):
         else:
             larger = paths[0][paths[0] > self.penalty]
             penalties, chosen = torch.cat([larger, larger.new_tensor([self.penalty])]), len(larger)
-        weights, gap = problem.path(penalties, ratio, self.nonnegative)
+        weights = problem.path(penalties, ratio, self.nonnegative)
         self.path, v = Path(penalties, weights, chosen, validated), weights[chosen]
         penalty, left = float(penalties[chosen]), v != 0
         self.details = {"penalty": penalty, "l1_ratio": ratio, "columns_left": int(left.sum())}
         self.details["effective_dof"] = problem.degrees_of_freedom(v, penalty * (1 - ratio))
-        self.details["duality_gap"] = gap
+        self.details["duality_gap"] = float(problem.gaps(weights, penalties, ratio, self.nonnegative).max())
         if validated is not None:
             self.details["cv"] = {
                 "penalty": penalties.tolist(),

@@ -34,8 +34,9 @@ def factor(X, y, weight):
 
 def solved(X, y, weight, penalties, l1_ratio, bias, standardize, nonnegative=False):
     problem = Problem(factor(X, y, weight), bias, standardize)
-    v, gap = problem.path(torch.as_tensor(penalties, dtype=torch.float64), l1_ratio, nonnegative)
-    assert gap < 1e-13
+    penalties = torch.as_tensor(penalties, dtype=torch.float64)
+    v = problem.path(penalties, l1_ratio, nonnegative)
+    assert problem.gaps(v, penalties, l1_ratio, nonnegative).max() < 1e-13
     return tuple(part.numpy() for part in problem.coefficients(v))
 
 
@@ -159,7 +160,7 @@ def test_degrees_of_freedom_are_the_trace_of_the_hat_matrix(l1_ratio):
     X, y, weight = table(6, 80, 5)
     problem = Problem(factor(X, y, weight), True, True)
     penalty = problem.penalties(l1_ratio, 10)[5:6]
-    v = problem.path(penalty, l1_ratio)[0][0]
+    v = problem.path(penalty, l1_ratio)[0]
     Z = StandardScaler().fit_transform(X)[:, v.numpy() != 0]
     l2 = float(penalty) * (1 - l1_ratio)
     hat = Z @ np.linalg.solve(Z.T @ Z + 80 * l2 * np.eye(Z.shape[1]), Z.T)
