@@ -3,12 +3,11 @@
 Minimised is ``|c - B v|²/2 + l1 |v|₁ + l2/2 |v|²``. This module imports numba.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
+
+from linreg_pl.functional.compiled import compiled
 
 Floats = NDArray[np.float64]
 
@@ -17,10 +16,10 @@ ROUNDS = 2  # of descent before the first attempt to solve
 MAX_ROUNDS = 2**14
 WITHIN = 10  # sweeps over the weights that are not 0, for each over all of them
 SINGULAR = 1e-11
-COMPILED: Any = {"cache": True, "nogil": True, "fastmath": {"reassoc", "contract"}}  # so that sums vectorise
+SUMS = ("reassoc", "contract")  # lets sums vectorise
 
 
-@numba.njit(**COMPILED)  # type: ignore[untyped-decorator]
+@compiled(*SUMS)
 def _sweep(
     rows: Floats, norms: Floats, r: Floats, v: Floats, l1: float, l2: float, nonnegative: bool, all_columns: bool
 ) -> float:
@@ -43,7 +42,7 @@ def _sweep(
     return largest
 
 
-@numba.njit(**COMPILED)  # type: ignore[untyped-decorator]
+@compiled(*SUMS)
 def _descend(
     rows: Floats,
     norms: Floats,
@@ -68,7 +67,7 @@ def _largest(slopes: Floats, nonnegative: bool) -> float:
     return float(slopes.max() if nonnegative else np.abs(slopes).max())
 
 
-@numba.njit(**COMPILED)  # type: ignore[untyped-decorator]
+@compiled(*SUMS)
 def _refine(R: Floats, some: Floats, c: Floats, pull: Floats, l2: float) -> Floats:
     """Solve ``(some someᵀ + l2) v = some c - pull`` by R; twice, for R'R alone would lose digits (Björck 1987)."""
     size = len(pull)

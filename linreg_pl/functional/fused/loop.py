@@ -21,6 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from linreg_pl.functional.compiled import compiled
 from linreg_pl.functional.regression import AVERAGE_DECAY
 
 Floats = NDArray[np.float32]
@@ -114,11 +115,7 @@ def _compile(name: str, *allowed: str, num_features: int = 0) -> Any:
     # numba's cache tells functions apart by their names alone, not by what is allowed or by their constants
     function = FunctionType(_steps.__code__, globals() | {"NUM_FEATURES": num_features}, name)
     function.__qualname__ = name
-    options: dict[str, Any] = {"nogil": True, "fastmath": set(allowed)}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable folder for the cache
-        return numba.njit(**options)(function)
+    return compiled(*allowed)(function)
 
 
 # For a few columns, sums are computed in the same order as in torch, with the same rounding. Then even the loss of a
