@@ -7,16 +7,24 @@ Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and it is as acc
 Householder QR of the whole table (Higham, Accuracy and Stability of Numerical
 Algorithms, theorem 20.3). Factors can be merged in any order, over batches and processes.
 
+Many rows of ten columns or more take up to half the time by preconditioned Cholesky QR, which is as accurate where it
+is used: see `_factor_by_whitening`.
+
 A column of mean 1e8 and deviation 1 would lose eight digits to the column of ones. So each block is factored after a
 row near its own has been subtracted, ``[1 X-c y-c]`` (shifted data: Chan, Golub and LeVeque 1983, Algorithms for
 Computing the Sample Variance), and its factor carries this shift along in a last row ``[0 c]`` until all are merged.
 As ``[1 X y] = [1 X-c y-c] T`` with a unit triangular T, the factor of the raw columns differs in its first row alone.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 SAMPLE = 256  # rows that tell how far apart the values of a column are
+WIDE, MANY = 10, 8  # columns and blocks for which it pays to whiten
+SINGULAR = 1e-10  # distance of a column of the sample to those before it, as a share of its length
+WELL_CONDITIONED = 100.0  # largest ratio of squared lengths for which products lose no digit that counts
 
 
 def triangular_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -38,27 +46,60 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
     width = X.shape[1] + 2
     size = min(rows_of_a_block(width), len(X))
     workspace = torch.empty(width * size, dtype=torch.float64, device=X.device)
-    factors = []
     shift = workspace.new_zeros(width)
     if len(X):
         shift[1:] = _row_near(torch.cat([X[:SAMPLE], y[:SAMPLE]], dim=1).double())
     shifts = bool(shift.any())
-    for start in range(0, len(X), max(size, 1)):
-        rows, target = X[start : start + size], y[start : start + size]
-        columns = workspace[: width * len(rows)].view(width, len(rows))  # in column-major order, as LAPACK expects
-        if shifts and rows.dtype == target.dtype == columns.dtype:
+
+    def columns_of(rows: slice) -> Tensor:
+        """Return some rows of the matrix as columns ``(P + 2, n)``, in column-major order, as LAPACK expects."""
+        features, target = X[rows], y[rows]
+        columns = workspace[: width * len(target)].view(width, -1)
+        if shifts and features.dtype == target.dtype == columns.dtype:
             columns[0] = 1
-            torch.sub(rows.mT, shift[1:-1, None], out=columns[1:-1])
+            torch.sub(features.mT, shift[1:-1, None], out=columns[1:-1])
             torch.sub(target.mT, shift[-1:, None], out=columns[-1:])
         else:
-            columns[0], columns[1:-1], columns[-1:] = 1, rows.mT, target.mT
+            columns[0], columns[1:-1], columns[-1:] = 1, features.mT, target.mT
             if shifts:
                 columns[1:] -= shift[1:, None]
         if weight is not None:
-            columns *= weight[start : start + size].mT.double().sqrt()
-        factors.append(factor_in_place(columns))
-    several = torch.cat(factors) if factors else workspace.new_zeros(width, width)
-    return torch.cat([triangularize(several) if len(factors) > 1 else _padded(several), shift[None]])
+            columns *= weight[rows].mT.double().sqrt()
+        return columns
+
+    blocks = [slice(start, start + size) for start in range(0, len(X), max(size, 1))]
+    factor = None
+    if width >= WIDE and len(blocks) >= MANY:
+        factor = _factor_by_whitening(columns_of, slice(None, None, -(-len(X) // size)), blocks)
+    if factor is None:
+        factors = [factor_in_place(columns_of(rows)) for rows in blocks]
+        several = torch.cat(factors) if factors else workspace.new_zeros(width, width)
+        factor = triangularize(several) if len(factors) > 1 else _padded(several)
+    return torch.cat([factor, shift[None]])
+
+
+def _factor_by_whitening(columns_of: Callable[[slice], Tensor], sample: slice, blocks: list[slice]) -> Tensor | None:
+    """Return the factor of many rows, up to twice as fast as by Householder QR, or None if digits would be lost.
+
+    With the factor S of a sample, the columns of ``A S⁻¹`` are nearly orthonormal but for their lengths. For such
+    columns the Cholesky factor of their products is as accurate as QR (preconditioned Cholesky QR: Yamamoto et al.
+    2015; Terao, Ozaki and Ogita 2020), and that of A is its product with S.
+    """
+    S = factor_in_place(columns_of(sample))
+    if len(S) < S.shape[1] or not (S.diagonal().abs() > SINGULAR * S.norm(dim=0)).all():
+        return None
+    products = torch.zeros_like(S)
+    for rows in blocks:
+        whitened = columns_of(rows)
+        torch.linalg.solve_triangular(S.mT, whitened, upper=False, out=whitened)
+        products.addmm_(whitened, whitened.mT)
+    if not products.isfinite().all():
+        return None
+    lengths = torch.linalg.eigvalsh(products)
+    if lengths[-1] > WELL_CONDITIONED * lengths[0]:
+        return None
+    factor: Tensor = torch.linalg.cholesky(products, upper=True) @ S
+    return factor.triu()
 
 
 def rows_of_a_block(width: int) -> int:

@@ -94,3 +94,40 @@ def test_rows_of_no_table_change_nothing(table):
     empty = block(X, y, slice(0, 0))
     merged = merge_shifted(torch.stack([empty, block(X, y, slice(None)), empty]))
     assert digits(solve(unshifted(merged)).weight, exact) >= 13
+
+
+def many_rows(kind):
+    """100,000 rows of nine columns of whole numbers, whose sums of products are exact in 64 bits."""
+    random, n, P = np.random.default_rng(0), 100_000, 9
+    X = random.integers(-1000, 1000, size=(n, P))
+    if kind == "alike":
+        X[:, 1] = X[:, 0] * 1000 + random.integers(-3, 4, size=n)
+    if kind == "far from 0":
+        X += 1_000_000
+    if kind == "sorted":
+        X[:, 0].sort()
+    if kind == "outliers":
+        X[random.integers(0, n, 3), 2] = 100_000_000
+    if kind == "rare level":
+        X[:, 3] = 0
+        X[random.integers(0, n, 30), 3] = 1
+    return X, X @ random.integers(1, 6, size=P) + random.integers(-1000, 1000, size=n)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [("plain", 12.5), ("alike", 9.5), ("far from 0", 12.5), ("sorted", 12), ("outliers", 10.5), ("rare level", 12.5)],
+)
+def test_many_rows_at_once(kind, least):
+    X, y = many_rows(kind)
+    A = np.column_stack([np.ones(len(X), np.int64), X])
+    equations = [[Fraction(int(value)) for value in row] for row in np.column_stack([A.T @ A, A.T @ y])]
+    for i in range(len(equations)):
+        equations[i] = [value / equations[i][i] for value in equations[i]]
+        for k in set(range(len(equations))) - {i}:
+            equations[k] = [a - equations[k][i] * b for a, b in zip(equations[k], equations[i], strict=True)]
+    exact = np.array([float(row[-1]) for row in equations[1:]])
+    factor = block(X.astype(np.float64), y.astype(np.float64), slice(None))
+    assert digits(solve(unshifted(factor)).weight, exact) >= least
+    in_parts = [block(X.astype(np.float64), y.astype(np.float64), slice(i, i + 9_000)) for i in range(0, len(X), 9_000)]
+    assert digits(solve(unshifted(merge_shifted(torch.stack(in_parts)))).weight, exact) >= least - 1
