@@ -22,7 +22,19 @@ POINTS_AT_ONCE = 64  # of curves that are written together; also the longest tim
 METRIC_TAGS = ("train/mse", "val/mse", "train/r2", "val/r2", "train/loss")
 COMPARED = ("batch_size", "lr", "model", "optimizer", "weight_decay")  # columns that TensorBoard shows unasked: five
 COLUMNS = {  # of the HParams tab; every run writes all of them, because TensorBoard takes those of one run for all runs
-    str: ("model", "optimizer", "loss", "path", "target", "features", "categorical", "weights", "missing"),
+    str: (
+        "model",
+        "optimizer",
+        "loss",
+        "path",
+        "target",
+        "features",
+        "categorical",
+        "weights",
+        "missing",
+        "penalty",
+        "l1_ratio",
+    ),
     bool: ("bias", "standardize", "average"),
     float: ("lr", "batch_size", "weight_decay", "ridge", "init_std", "seed", "num_features", "num_train", "noise_std"),
 }

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from linreg_pl.data import synthetic, table
-from linreg_pl.models import Concise, Exact, Fused, Scratch
+from linreg_pl.models import Concise, ElasticNet, Exact, Fused, Scratch
 from linreg_pl.runs.logger import CHARTS, COLUMNS, COMPARED, METRIC_TAGS
 from tests.support.commands import SCRATCH
 from tests.support.dashboard import MISLEADING, ask, tensorboard
@@ -20,6 +20,12 @@ NO_COLUMNS = {
     "levels",
     "ids",
     "clusters",
+    "groups",
+    "folds",
+    "num_penalties",
+    "rule",
+    "nonnegative",
+    "refit",
     "unknown",
     "time_unit",
     "memory",
@@ -86,7 +92,7 @@ def test_hparams_line_up_over_all_runs(board):
 
 
 def test_every_argument_is_a_column_or_seldom_compared():
-    kinds = (Scratch, Concise, Fused, Exact, synthetic.Synthetic, table.Table)
+    kinds = (Scratch, Concise, Fused, Exact, ElasticNet, synthetic.Synthetic, table.Table)
     arguments = {name for kind in kinds for name in inspect.signature(kind).parameters}
     columns = {name for names in COLUMNS.values() for name in names}
     assert columns | NO_COLUMNS == arguments | {"model"}
