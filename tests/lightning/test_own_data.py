@@ -1,11 +1,13 @@
 """Our models on data of one's own: loaders, lists of batches, streams and data modules."""
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from linreg_pl import Concise, Exact, InputError, Synthetic, Trainer
+from linreg_pl import Concise, ElasticNet, Exact, InputError, Synthetic, Trainer
+from tests.functional.test_elastic_net import brute_force, peer
 from tests.lightning.own import (
     MODELS,
     NOISE,
@@ -178,3 +180,25 @@ def test_fast_dev_run(fits):
     run = L.Trainer(fast_dev_run=True, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
     run.fit(model(fits), loader(X, y), loader(X, y))
     assert run.global_step == 1
+
+
+@pytest.mark.parametrize("kind", [L.Trainer, Trainer])
+def test_elastic_net_draws_folds_for_any_batches(kind):
+    """Cross-validated by scikit-learn on the folds that were drawn, of rows as they are."""
+    X, y = rows(torch.float64)
+    y = y + torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net, run = ElasticNet(X.shape[1], folds=4), trainer(kind, 1)
+    run.fit(net, loader(X, y))
+    batches = range(0, len(X), 10)
+    drawn = [
+        torch.randperm(len(X[i : i + 10]), generator=torch.Generator().manual_seed(n)) for n, i in enumerate(batches)
+    ]
+    folds = torch.cat(drawn).numpy() % 4
+    found = net.details["cv"]
+    places = [0, 40, 80]
+    each, sizes = brute_force(
+        X.numpy(), y[:, 0].numpy(), np.ones(len(X)), folds, [found["penalty"][i] for i in places], 1.0, False
+    )
+    np.testing.assert_allclose([found["mse"][i] for i in places], np.average(each, axis=0, weights=sizes), rtol=1e-9)
+    coef, intercept, _ = peer(X.numpy(), y[:, 0].numpy(), np.ones(len(X)), found["chosen"], 1.0, True, False)
+    assert weights(net) == pytest.approx([*coef, intercept], abs=1e-8)
