@@ -176,5 +176,7 @@ def command(arguments: list[str]) -> None:
         listed = flags[place + 1 : place + 2]
         Refit.features = [name.strip(" '\"") for name in "".join(listed).strip("[]").split(",")]
         flags[place : place + 2] = []
-    Refit.run_folder, sys.argv = run, [sys.argv[0], "fit", "--config", str(config), "--ckpt_path=null", *flags]
+    alone = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]  # there are no rows to share
+    words = ["--config", str(config), "--ckpt_path=null", *flags, *alone]
+    Refit.run_folder, sys.argv = run, [sys.argv[0], "fit", *words]
     app.run(Refit)
