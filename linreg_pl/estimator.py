@@ -218,6 +218,8 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, first: bool, max_epochs: int) -> "LinearRegressor":
         X, y = validate_data(self, X, y, reset=first, dtype=[np.float64, np.float32], y_numeric=True)
         rows_given = len(y)
+        for name in {"penalty_", "l1_ratio_", "path_", "cv_"} & vars(self).keys():
+            delattr(self, name)
         rows_seen, weight_seen, factor = (0, 0.0, None) if first else self._earlier
         weight = None
         if sample_weight is not None or weight_seen != rows_seen:
@@ -320,10 +322,7 @@ def _train(model: LinearModel, data: Arrays, max_epochs: int) -> None:
         with warnings.catch_warnings(), torch.enable_grad():
             quieten()
             model.companions = (Optimum, Stability)
-            Trainer(
-                **TRAINER,
-                max_epochs=max_epochs,
-                plugins=LightningEnvironment(),  # whatever cluster's job this process belongs to
-            ).fit(model, datamodule=data)
+            alone = LightningEnvironment()  # whatever cluster's job this process belongs to
+            Trainer(**TRAINER, max_epochs=max_epochs, plugins=alone).fit(model, datamodule=data)
     except SystemExit as ctrl_c:  # the Trainer's answer to it
         raise KeyboardInterrupt from ctrl_c

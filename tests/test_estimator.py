@@ -467,6 +467,11 @@ def test_penalty_as_scikit_learn(X, y, l1_ratio):
     np.testing.assert_array_equal(weights[list(penalties).index(chosen.penalty_)], chosen.coef_)
     again = LinearRegressor(penalty="cv", l1_ratio=np.array([l1_ratio, 0.9]), folds=5, random_state=1).fit(X, y)
     np.testing.assert_array_equal(again.coef_, chosen.coef_)
+    np.testing.assert_array_equal(
+        again.set_params(penalty=np.int64(0), l1_ratio=1.0).fit(X, y).coef_.round(8),
+        LinearRegression().fit(X, y).coef_.round(8),
+    )
+    assert not hasattr(again.set_params(penalty=None).fit(X, y), "penalty_")
 
 
 def test_penalty_that_cannot_be_had_is_refused(X, y):
@@ -476,6 +481,8 @@ def test_penalty_that_cannot_be_had_is_refused(X, y):
         ("l1_ratio", 2.0): "l1_ratio 2.0: must lie between",
         ("method", "fused"): 'penalty: is for method "exact"',
         ("folds", 1): "folds 1: cross-validation needs two folds",
+        ("folds", 2.5): "folds 2.5: cross-validation needs two folds",
+        ("l1_ratio", None): "l1_ratio None: must be a number",
     }.items():
         with pytest.raises(InputError, match=re.escape(sentence)):
             LinearRegressor(**({"penalty": "cv"} | dict([arguments]))).fit(X, y)

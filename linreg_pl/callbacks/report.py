@@ -20,7 +20,7 @@ from linreg_pl.files import atomic_write
 from linreg_pl.functional.covariance import FEW_CLUSTERS, Covariance, CovarianceKind
 from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.functional.least_squares import (
-    num_rows,
+    explains_exactly,
     residual_sum_of_squares,
     standardized_coefficients,
     total_sum_of_squares,
@@ -83,10 +83,11 @@ class RunReport(L.Callback):
         self.guard = guard
         self.confidence_level = confidence_level
         self._start = 0.0
+        self._looked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start the clock, and say in TensorBoard what is run and what there is to see."""
-        self._start = time.perf_counter()
+        self._start, self._looked = time.perf_counter(), False
         config = Path(trainer.log_dir or "", "config.yaml")  # all processes must ask
         if getattr(pl_module, "largest_lr", None) is not None and trainer.is_global_zero:
             print(f"lr {pl_module.lr:.4g}, a quarter of the largest stable step size\n", flush=True)
@@ -98,19 +99,22 @@ class RunReport(L.Callback):
             if config.is_file():
                 logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
 
-    @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Find the covariance of the optimum and its diagnostics, once, so that checkpoints hold the covariance."""
+        self._look_again(trainer, pl_module)
+
+    @torch.no_grad()
+    def _look_again(self, trainer: L.Trainer, model: "LinearModel") -> None:
         data = data_of(trainer)
-        if data is None or data.summary.factor is None or pl_module.biased_objective:
+        if self._looked or data is None or data.summary.factor is None or model.biased_objective:
             return
+        self._looked = True
         known, clusters = data.summary.covariance, list(data.clusters) if self.covariance == "cluster" else []
         if known is not None and (known.kind, list(known.clusters)) != (self.covariance, clusters):
             known = data.summary.covariance = None  # the checkpoint's is another
         kind = self.covariance if known is None else "classical"
-        diagnostics = self.diagnostics and data.summary.diagnostics is None
-        if kind != "classical" or diagnostics:
-            look_again(data, kind, pl_module.has_bias, diagnostics)
+        if kind != "classical" or self.diagnostics:
+            look_again(data, kind, model.has_bias, self.diagnostics)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report.
@@ -118,6 +122,7 @@ class RunReport(L.Callback):
         Raises:
             InputError: the fit is worse than the mean of the target, and ``guard`` is on.
         """
+        self._look_again(trainer, pl_module)  # where there was no epoch left
         folder = output_folder(trainer)  # all processes must ask
         failure = None
         if trainer.is_global_zero:
@@ -171,8 +176,9 @@ class RunReport(L.Callback):
         result |= {part: newest[part] for part in ("train", "val") if newest.get(part)}
         if inference is not None:
             summary = inference.summary()
-            for name in ("aic", "bic") if data.weighted else ():
-                summary.pop(name, None)  # the likelihood depends on all weights, not on the factor alone
+            hidden = ("aic", "bic") if data.weighted else ()  # the likelihood depends on all weights
+            for name in ("f", "f_p", "aic", "bic") if model.biased_objective else hidden:
+                summary.pop(name, None)
             result |= {"optimum": summary, "noise_floor": data.summary.noise_floor(model.has_bias)}
         elif data.summary.factor is not None and data.summary.optimum(model.has_bias) is None:
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
@@ -219,10 +225,9 @@ def remarks(data: DataModule, model: "LinearModel", result: report.Report) -> re
     if R is None:
         return {}
     total = total_sum_of_squares(R, model.has_bias)
-    rounding = (1e-13**2 * total + (2.0**-51 * float(R[0, -1])) ** 2) if total else 0.0
     if total_sum_of_squares(R) == 0:
         found["note"] = f"the target {data.target_name!r} has one value only: there is nothing to explain"
-    elif result.get("optimum") and result["optimum"]["mse"] * num_rows(R) <= rounding:
+    elif result.get("optimum") and explains_exactly(R, model.has_bias, result["optimum"]["mse"]):
         found["note"] = "the columns explain the target exactly: standard errors, t and F are rounding errors"
     squares = residual_sum_of_squares(R, *model.coefficients())
     if total and not squares <= total and not result.get("joint_distance", 2.0) <= 1:

@@ -65,8 +65,9 @@ def side_by_side(reports: dict[str, report.Report], stars: bool = False) -> Tabl
         lines.append(["rows", *(f"{each['num_train']:,}" for each in reports.values())])
         lines.append(["r2", *(_number(each.get("train", {}), "r2", ".4g") for each in reports.values())])
         for title, key, number_format in BELOW:  # of the optimum, which SGD may not have reached
-            exact = [{} if "lr" in each else each.get("optimum", {}) for each in reports.values()]
-            lines.append([title, *(_number(best, key, number_format) for best in exact)])
+            best = [{} if "lr" in each else each.get("optimum", {}) for each in reports.values()]
+            exact = [found if "f" in found else {} for found in best]  # not those without a penalty of one that has one
+            lines.append([title, *(_number(found, key, number_format) for found in exact)])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"one of {', '.join(reports)} holds no report of this program") from error
     return [line for line in lines if line[0] == "" or any(line[1:])]

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+import yaml
 from jsonargparse import Namespace
 
 from linreg_pl.cli import app
@@ -170,13 +171,20 @@ def command(arguments: list[str]) -> None:
     config = Path(run, "config.yaml")
     if not config.is_file():
         raise InputError(f"{run}: holds no config.yaml; give the folder of a finished run, runs/NAME/version_N")
-    Refit.features = None
-    if "--features" in flags:
-        place = flags.index("--features")
-        listed = flags[place + 1 : place + 2]
-        Refit.features = [name.strip(" '\"") for name in "".join(listed).strip("[]").split(",")]
-        flags[place : place + 2] = []
+    Refit.features, words = None, iter(flags)
+    flags = []
+    for word in words:
+        flag, equals, text = word.partition("=")
+        if flag.startswith("--data"):
+            raise InputError(f"{flag}: the data are those of the run; leave the flag out, or fit again")
+        if flag == "--features":
+            found = yaml.safe_load(text if equals else next(words, ""))
+            if not isinstance(found, list) or not found:
+                raise InputError("--features: needs a list of columns, such as '[rooms, age]'")
+            Refit.features = list(map(str, found))
+        else:
+            flags.append(word)
     alone = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]  # there are no rows to share
-    words = ["--config", str(config), "--ckpt_path=null", *flags, *alone]
-    Refit.run_folder, sys.argv = run, [sys.argv[0], "fit", *words]
+    arguments = ["--config", str(config), "--ckpt_path=null", *flags, *alone]
+    Refit.run_folder, sys.argv = run, [sys.argv[0], "fit", *arguments]
     app.run(Refit)

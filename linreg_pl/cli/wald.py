@@ -1,5 +1,6 @@
 """``train.py wald``: a joint test of linear constraints on the coefficients of a finished run, without its table."""
 
+import math
 from pathlib import Path
 
 from linreg_pl.cli.arguments import CommandParser
@@ -24,7 +25,10 @@ def command(arguments: list[str]) -> None:
     inference, names = read(given.run)
     test = inference.wald(*parse_constraints(given.constraints, names))
     kind = "classical" if inference.covariance is None else inference.covariance.kind
-    print(f"{printable(given.constraints)}\nF {test.f:.6g} on {test.num_constraints} and {test.dof} degrees of freedom")
+    print(f"{printable(given.constraints)}, for the least-squares optimum of the training rows")
+    if math.isnan(test.f):
+        raise InputError(f"the test has no value by {kind} standard errors")
+    print(f"F {test.f:.6g} on {test.num_constraints} and {test.dof} degrees of freedom")
     print(f"p {test.p:.4g}, by {kind} standard errors")
 
 

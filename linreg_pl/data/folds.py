@@ -1,6 +1,7 @@
 """Which fold of a cross-validation a row belongs to: a draw that depends on the seed and the row alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.data.sampling import seeded_generator
 from linreg_pl.functional.factors import shifted_factor
 
+GroupKeys = Callable[[], Iterator[Sequence[Tensor]]]
 BLOCK = 2**16  # rows that are drawn for together, equally many for each fold
 
 
@@ -20,11 +22,14 @@ class Folds:
         num_folds: K.
         seed: decides the draw.
         num_rows: rows of the table.
-        by_group: whether rows with the same keys are in the same fold.
+        group_keys: yields the keys of groups of all rows, int64, some rows at a time; rows with the same keys are then
+            in the same fold. They are asked for once.
     """
 
-    def __init__(self, num_folds: int, seed: int, num_rows: int, by_group: bool) -> None:
-        self.num_folds, self.seed, self.num_rows, self.by_group = num_folds, seed, num_rows, by_group
+    def __init__(self, num_folds: int, seed: int, num_rows: int, group_keys: GroupKeys | None = None) -> None:
+        self.num_folds, self.seed, self.num_rows, self.group_keys = num_folds, seed, num_rows, group_keys
+        self._lock = Lock()
+        self._groups: np.ndarray | None = None
 
     def draw(self, numbers: Tensor, keys: Sequence[Tensor]) -> Tensor:
         """Return the folds of some rows, int64, shape ``(n,)``.
@@ -33,15 +38,23 @@ class Folds:
             numbers: of the rows in their table, increasing, shape ``(n,)``.
             keys: of their groups, int64, shape ``(n,)`` each.
         """
-        if self.by_group:
-            mixed = np.full(len(numbers), self.seed, np.uint64)
-            for key in keys:
-                mixed = _mixed(mixed ^ key.numpy().view(np.uint64))
-            return torch.from_numpy((mixed % np.uint64(self.num_folds)).astype(np.int64))
+        if self.group_keys is not None:
+            with self._lock:
+                if self._groups is None:
+                    several = [np.unique(self._mixed(some)) for some in self.group_keys()]
+                    self._groups = np.unique(np.concatenate(several))
+            return torch.from_numpy(np.searchsorted(self._groups, self._mixed(keys)) % self.num_folds)
         if not len(numbers):
             return numbers
         first, last = int(numbers[0]) // BLOCK, int(numbers[-1]) // BLOCK
         return torch.cat([self._block(block) for block in range(first, last + 1)])[numbers - first * BLOCK]
+
+    def _mixed(self, keys: Sequence[Tensor]) -> np.ndarray:
+        """Return a number for each row that is the same for a group, and in whose order groups are dealt out."""
+        mixed = np.full(len(keys[0]), self.seed, np.uint64)
+        for key in keys:
+            mixed = _mixed(mixed ^ key.numpy().view(np.uint64))
+        return mixed
 
     def _block(self, block: int) -> Tensor:
         size = min(BLOCK, self.num_rows - block * BLOCK)

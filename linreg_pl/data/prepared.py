@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
-from linreg_pl.data.folds import Folds
+from linreg_pl.data.folds import Folds, GroupKeys
 from linreg_pl.data.loaders import Blocks, OneWindow, Windows
 from linreg_pl.data.parts import Part, RowsInParts
 from linreg_pl.data.sampling import EpochOrders
@@ -44,6 +44,7 @@ class PreparedRows(RowsInParts):
         memory: MiB of rows kept in memory.
         clusters: names of one or two columns; rows with the same value are a cluster.
         groups: names of columns; rows with the same values are in the same fold of a cross-validation.
+        group_keys: yields the keys of these groups, of all rows.
         folds: that factors are wanted of; None for those of all rows.
         carried: columns of clusters or groups whose keys blocks of training rows carry in ``ids``, after the numbers of
             the rows in their table; None for neither.
@@ -52,6 +53,7 @@ class PreparedRows(RowsInParts):
     memory = math.inf
     clusters: Sequence[str] = ()
     groups: Sequence[str] = ()
+    group_keys: GroupKeys | None = None
     folds: Folds | None = None
     carried: Sequence[str] | None = None
     _served: Served = "mini-batches"

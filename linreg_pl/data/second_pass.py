@@ -11,6 +11,8 @@ from linreg_pl.data.threads import parallel_map
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import CovarianceKind, ScoreSums
 from linreg_pl.functional.diagnostics import Diagnostics
+from linreg_pl.functional.factors import unshifted
+from linreg_pl.functional.least_squares import explains_exactly
 from linreg_pl.functional.whitening import WhitenedBlock, Whitening
 
 
@@ -46,7 +48,10 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
     if factor is None or solution is None or solution.num_rows <= len(solution.theta):
         return
     whitening, clusters = Whitening(solution, as_shifted(factor)), data.clusters if kind == "cluster" else ()
-    diagnostics = diagnostics and float(solution.factor[-1, -1]) != 0
+    mse = float(solution.factor[-1, -1].square()) / solution.num_rows
+    diagnostics = diagnostics and not explains_exactly(unshifted(as_shifted(factor)), bias, mse)
+    if kind == "classical" and not diagnostics:
+        return
 
     def none() -> Sums:
         scores = None if kind == "classical" else ScoreSums(kind, len(solution.theta), len(clusters))

@@ -259,6 +259,14 @@ def numbers_and_keys(source: Source, piece: Piece, names: Sequence[str]) -> "pa.
     return pa.RecordBatch.from_arrays(list(map(pa.array, keys)), ["row", *names])
 
 
+def group_keys(source: Source, names: Sequence[str]) -> "Iterator[list[Tensor]]":
+    """Yield the keys of groups of all rows, a piece of the table at a time; see `numbers_and_keys`."""
+    import torch
+
+    for piece in read(source, names):
+        yield [torch.tensor(key.to_numpy()) for key in numbers_and_keys(source, piece, names).columns[1:]]
+
+
 def column_kinds(source: Source, columns: Columns) -> dict[str, str]:
     """What each feature's column holds: "levels", "times" or "numbers"."""
 

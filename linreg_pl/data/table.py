@@ -21,6 +21,7 @@ from linreg_pl.data.survey import (
     check_roles,
     check_saved,
     column_kinds,
+    group_keys,
     numbers_and_keys,
     read,
     require_weights,
@@ -99,9 +100,9 @@ class Table(DataModule):
             features = [name for name in usable if name not in (target, weights, *ids)]
         check_roles(self.source, target, features, categorical, list(levels or ()), weights, self.ids)
         check_clusters(self.source, self.clusters, self.groups, target)
+        self.group_keys = partial(group_keys, self.source, self.groups) if groups else None
         known = {name: levels[name] for name in categorical if levels and name in levels}
-        for name in [name for name in features if name in categorical]:
-            known.setdefault(name, [])
+        known |= {name: [] for name in features if name in categorical and name not in known}
         self.columns = Columns(list(features), {n: list(v) for n, v in known.items()}, {}, missing, unknown, time_unit)
         self.mean_weight = 1.0
         self.split = Split(self.source.num_rows, (val_fraction, test_fraction), seed)

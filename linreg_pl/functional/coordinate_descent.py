@@ -13,9 +13,10 @@ Floats = NDArray[np.float64]
 
 LEAST_CHANGE = 1e-18  # of predictions, squared, as a share of |c|², below which descent ends
 ROUNDS = 2  # of descent before the first attempt to solve
-MAX_ROUNDS = 2**14
+MAX_ROUNDS = 2**12
 WITHIN = 10  # sweeps over the weights that are not 0, for each over all of them
-SINGULAR = 1e-11
+SINGULAR = 1e-11  # distance of a column to those before it, as a share of its length
+ROUNDING = 1e-14  # of slopes, as a share of the lengths of column and target
 SUMS = ("reassoc", "contract")  # lets sums vectorise
 
 
@@ -63,10 +64,6 @@ def _descend(
                 break
 
 
-def _largest(slopes: Floats, nonnegative: bool) -> float:
-    return float(slopes.max() if nonnegative else np.abs(slopes).max())
-
-
 @compiled(*SUMS)
 def _refine(R: Floats, some: Floats, c: Floats, pull: Floats, l2: float) -> Floats:
     """Solve ``(some someᵀ + l2) v = some c - pull`` by R; twice, for R'R alone would lose digits (Björck 1987)."""
@@ -93,34 +90,39 @@ def _refine(R: Floats, some: Floats, c: Floats, pull: Floats, l2: float) -> Floa
     return v
 
 
-def _solve(rows: Floats, c: Floats, v: Floats, l1: float, l2: float, nonnegative: bool) -> bool:
+def _solve(rows: Floats, norms: Floats, c: Floats, v: Floats, l1: float, l2: float, nonnegative: bool) -> bool:
     """Solve for the weights that are not 0, given their signs; return whether this is the solution.
 
     Where a weight would change its sign, or columns depend on each other, ``v`` is moved until one weight is 0. That
     never raises the objective.
     """
+    rounding = ROUNDING * np.sqrt(norms * (c @ c))
+
+    def pulls_no_other(left: NDArray[np.intp], r: Floats) -> bool:
+        slopes = rows @ r
+        slopes[left] = 0.0
+        return bool(((slopes if nonnegative else np.abs(slopes)) <= l1 * (1 + 1e-9) + rounding).all())
+
     while len(left := np.flatnonzero(v)):
         some, signs = rows[left], np.sign(v[left])
         stacked = np.concatenate([some.T, np.sqrt(l2) * np.eye(len(left))]) if l2 else some.T
+        sizes = np.sqrt(norms[left] + l2)
         R = lapack.dgeqrf(stacked)[0][: len(left)]
-        diagonal = np.abs(R.diagonal())
-        if len(R) < len(left) or diagonal.min() <= SINGULAR * diagonal.max():
-            move = np.linalg.svd(some.T)[2][-1]  # changes no prediction
+        if len(R) < len(left) or (np.abs(R.diagonal()) <= SINGULAR * sizes).any():
+            move = np.linalg.svd(some.T / sizes)[2][-1] / sizes  # changes no prediction
             move *= -1.0 if signs @ move > 0 else 1.0
         else:
             found = _refine(np.ascontiguousarray(R), some, c, l1 * signs, l2)
             if (found * signs > 0).all():
                 v[left] = found
-                slopes = rows @ (c - found @ some)
-                slopes[left] = 0.0
-                return _largest(slopes, nonnegative) <= l1 * (1 + 1e-9) + 1e-15 * float(np.sqrt(c @ c))
+                return pulls_no_other(left, c - found @ some)
             move = found - v[left]
         shares = np.divide(-v[left], move, out=np.full(len(left), np.inf), where=move * signs < 0)
         first = shares.argmin()
         v[left] += shares[first] * move
         v[left[first]] = 0.0
         v[left[np.sign(v[left]) != signs]] = 0.0
-    return _largest(rows @ c, nonnegative) <= l1
+    return pulls_no_other(left, c)
 
 
 def solve_path(B: Floats, c: Floats, l1: Floats, l2: Floats, nonnegative: bool) -> Floats:
@@ -144,7 +146,7 @@ def solve_path(B: Floats, c: Floats, l1: Floats, l2: Floats, nonnegative: bool) 
         rounds = ROUNDS
         while True:
             _descend(rows, norms, c - v @ rows, v, *penalties, nonnegative, rounds, least)
-            if _solve(rows, c, v, *penalties, nonnegative) or rounds >= MAX_ROUNDS:
+            if _solve(rows, norms, c, v, *penalties, nonnegative) or rounds >= MAX_ROUNDS:
                 break
             rounds *= 2
         solutions[place] = v

@@ -50,7 +50,12 @@ class Problem:
         self.B *= R[0, 0].sign()
 
     def penalties(self, l1_ratio: float, count: int) -> Tensor:
-        """Return penalties of a path, the largest first, at which all weights are 0; shape ``(count,)``."""
+        """Return the penalties of a path, the largest first; there, with an L1 part, all weights are 0.
+
+        Args:
+            l1_ratio: see `path`.
+            count: of penalties.
+        """
         lasso = (1 + 1e-12) * float((self.B.mT @ self.c).abs().max())
         return lasso * torch.from_numpy(np.geomspace(1 / max(l1_ratio, RIDGE_LIKE), SMALLEST, count))
 
@@ -71,19 +76,28 @@ class Problem:
             nonnegative: whether weights may not be below 0.
         """
         if l1_ratio == 0 and not nonnegative:
-            U, s, V = torch.linalg.svd(self.B)
-            size = s.square() + penalties[:, None]
-            solutions: Tensor = torch.where(size > 1e-28 * s.max().square(), s / size, 0.0) * (U.mT @ self.c) @ V
-            return solutions
+            return self._ridge_path(penalties)
         from linreg_pl.functional.coordinate_descent import solve_path
 
         l1, l2 = (penalties * share for share in (l1_ratio, 1 - l1_ratio))
         return torch.from_numpy(solve_path(self.B.numpy(), self.c.numpy(), l1.numpy(), l2.numpy(), nonnegative))
 
+    def _ridge_path(self, penalties: Tensor) -> Tensor:
+        U, s, V = torch.linalg.svd(self.B)
+        solutions: Tensor = torch.where(s > 0, s / (s.square() + penalties[:, None]), 0.0) * (U.mT @ self.c) @ V
+        if not (penalties > 0).all():  # least squares, whatever the units of the columns are
+            lengths = self.B.norm(dim=0)
+            lengths = torch.where(lengths > 0, lengths, 1.0)
+            U, s, V = torch.linalg.svd(self.B / lengths)
+            shortest = torch.where(s > 1e-13 * s.max(), 1 / s, 0.0) * (U.mT @ self.c) @ V / lengths
+            solutions = torch.where(penalties[:, None] > 0, solutions, shortest)
+        return solutions
+
     def gaps(self, v: Tensor, penalties: Tensor, l1_ratio: float, nonnegative: bool = False) -> Tensor:
         """Return duality gaps of solutions of `path`, as shares of ``|c|²``, shape ``(L,)``.
 
-        Without an L1 part it is the bound by strong convexity, or without any penalty the square of the gradient.
+        Without an L1 part it is the bound by strong convexity, or without any penalty the square of the gradient for
+        columns of length 1.
         """
         l1, l2 = (penalties * share for share in (l1_ratio, 1 - l1_ratio))
         r = self.c - v @ self.B.mT
@@ -91,7 +105,9 @@ class Problem:
         signed = slopes if nonnegative else slopes.abs()
         largest, size = signed.amax(dim=1), max(float(self.c.square().sum()), 1e-300)
         free = torch.where(v == 0, slopes.clamp(min=0), slopes) if nonnegative else slopes
-        bound = free.square().sum(dim=1) / torch.where(l2 > 0, 2 * l2, 1.0)
+        lengths = self.B.norm(dim=0)
+        of_gradient = torch.where(lengths > 0, free / lengths, 0.0).square().sum(dim=1)
+        bound = torch.where(l2 > 0, free.square().sum(dim=1) / (2 * l2), of_gradient)
         share = torch.where(largest > l1, l1 / largest, 1.0)
         squares = r.square().sum(dim=1) + l2 * v.square().sum(dim=1)
         gap = 0.5 * (1 + share**2) * squares + l1 * v.abs().sum(dim=1) - share * (r @ self.c)

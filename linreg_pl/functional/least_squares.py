@@ -183,6 +183,12 @@ def column_std(R: Tensor) -> Tensor:
     return deviations / abs(R[0, 0])
 
 
+def explains_exactly(R: Tensor, has_bias: bool, mse: float) -> bool:
+    """Whether an optimum with this mean squared error leaves nothing but rounding errors."""
+    total = total_sum_of_squares(R, has_bias)
+    return mse * num_rows(R) <= ((1e-13**2 * total + (2.0**-51 * float(R[0, -1])) ** 2) if total else 0.0)
+
+
 def standardized_coefficients(R: Tensor, weight: Tensor) -> Tensor:
     """Return weights ``(P,)`` for columns and a target of standard deviation 1, from a factor of ``[1 X y]``."""
     deviations = R[1:, 1:].norm(dim=0)

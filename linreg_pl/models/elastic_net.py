@@ -8,7 +8,8 @@ from torch import Tensor
 
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.folds import Folds
-from linreg_pl.errors import InputError, require_not_negative, require_positive
+from linreg_pl.data.prepared import BLOCKS_PER_STEP
+from linreg_pl.errors import InputError, require_not_negative
 from linreg_pl.functional.elastic_net import CrossValidation, Problem, Rule, best_of, cross_validate
 from linreg_pl.functional.factors import merge_shifted, shifted_factor, triangularize, unshifted
 from linreg_pl.functional.least_squares import Solution, unique_solution
@@ -42,7 +43,7 @@ class ElasticNet(OnePass):
         num_features: columns of X.
         penalty: a number, or "cv" to choose one by cross-validation.
         l1_ratio: 1 for the lasso, 0 for ridge; of several the one with the smallest cross-validated error is taken.
-        folds: of the cross-validation, which a draw by the data's seed gives the same number of rows each.
+        folds: of the cross-validation. A draw by the data's seed deals the rows of the table out to them.
         num_penalties: to choose from: from the smallest for which all weights are 0 down to a thousandth of the
             lasso's.
         rule: "min" takes the penalty with the smallest error, "1se" the largest within one standard error of it.
@@ -75,24 +76,27 @@ class ElasticNet(OnePass):
         bias: bool = True,
     ) -> None:
         super().__init__(num_features, bias)
-        self.l1_ratios = list(l1_ratio) if isinstance(l1_ratio, Sequence) else [l1_ratio]
+        given: Any = l1_ratio
+        self.l1_ratios = [_number("l1_ratio", one) for one in (given if isinstance(given, (list, tuple)) else [given])]
         if not self.l1_ratios or not all(0 <= ratio <= 1 for ratio in self.l1_ratios):
             raise InputError(f"--model.l1_ratio {l1_ratio}: must lie between 0 (ridge) and 1 (lasso)")
         if penalty != "cv":
-            if not isinstance(penalty, (int, float)):
-                raise InputError(f"--model.penalty {penalty}: must be a number, or cv")
+            penalty = _number("penalty", penalty)
             require_not_negative("--model.penalty", penalty)
             if len(self.l1_ratios) > 1:
                 raise InputError(f"--model.l1_ratio {l1_ratio}: is chosen only with --model.penalty cv; give one")
-        if not 2 <= folds < 2**16:
+        if not 2 <= _number("folds", folds) < 2**16 or folds != int(folds):
             raise InputError(f"--model.folds {folds}: cross-validation needs two folds at least, and at most 65,535")
         if rule not in get_args(Rule):
             raise InputError(f"--model.rule {rule}: choose one of {', '.join(get_args(Rule))}")
-        require_positive("--model.num_penalties", num_penalties)
+        if num_penalties < 2:
+            raise InputError(
+                f"--model.num_penalties {num_penalties}: there is nothing to choose from; give two at least"
+            )
         self.penalty, self.num_penalties, self.rule = penalty, num_penalties, rule
         self.nonnegative, self.refit = nonnegative, refit
         self.details: dict[str, Any] = {}
-        self.num_folds = folds if penalty == "cv" else 1
+        self.num_folds = int(folds) if penalty == "cv" else 1
         self.factors = FoldFactors(self.num_folds, num_features)
 
     def connect(self, data: DataModule, stage: str) -> None:
@@ -102,19 +106,25 @@ class ElasticNet(OnePass):
             InputError: they would not fit into memory.
         """
         super().connect(data, stage)
-        needed = 2 * self.factors.summary.numel() * 8 / 2**20
+        needed = (BLOCKS_PER_STEP + 2) * self.factors.summary.numel() * 8 / 2**20
         if needed > data.memory:
             raise InputError(
                 f"--model.folds {self.num_folds}: the factors of so many folds need {needed:.0f} MiB;"
                 " take fewer, or raise --data.memory"
             )
         if stage == "fit":
-            data.folds = Folds(self.num_folds, data.seed, data.num_table_rows, bool(data.groups))
+            data.folds = Folds(self.num_folds, data.seed, data.num_table_rows, data.group_keys)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin with no rows."""
+        super().on_train_epoch_start()
+        self._num_drawn = 0
 
     def factor(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the factors of folds that are drawn for the rows of a batch."""
         generator = torch.Generator().manual_seed(batch_idx * self.trainer.world_size + self.trainer.global_rank)
-        folds = torch.randperm(len(batch[0]), generator=generator) % self.num_folds
+        folds = (torch.randperm(len(batch[0]), generator=generator) + self._num_drawn) % self.num_folds
+        self._num_drawn += len(batch[0])
         rows = (folds == fold for fold in range(self.num_folds))
         return torch.stack([shifted_factor(*(column[some] for column in batch)) for some in rows])
 
@@ -164,7 +174,7 @@ class ElasticNet(OnePass):
                 least = [float(one.mse.min()) for one in found]
                 self.details["cv"]["l1_ratios"] = dict(zip(map(str, self.l1_ratios), least, strict=True))
         weight, bias = problem.coefficients(v)
-        if self.refit:
+        if self.refit and left.any():
             columns = [0, *(left.nonzero().flatten() + 1).tolist(), len(left) + 1]
             self.submodel = unique_solution(triangularize(unshifted(total)[:, columns]), self.has_bias)
             if self.submodel is None:
@@ -174,9 +184,15 @@ class ElasticNet(OnePass):
         return weight, bias
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the factors of the folds, from which other penalties can be taken."""
+        """Keep the factors of the folds, from which other penalties can be taken, and what is known of the choice."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["details"] = self.details
         checkpoint["fold_factors"] = self.fold_factors
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what is kept."""
+        super().on_load_checkpoint(checkpoint)
+        self.details, self.fold_factors = checkpoint.get("details", {}), checkpoint.get("fold_factors")
 
     @property
     def biased_objective(self) -> bool:
@@ -186,3 +202,16 @@ class ElasticNet(OnePass):
     def describe(self) -> str:
         """The method and its size."""
         return f"elastic net by coordinate descent on the factor of [1 X y], {self.w.shape[0]} features"
+
+
+def _number(name: str, value: Any) -> float:
+    """A number, of any kind.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        also = ", or cv" if name == "penalty" else ""
+        raise InputError(f"--model.{name} {value}: must be a number{also}") from error

@@ -1,5 +1,6 @@
 """What the diagnostics of a run mean, in sentences. Imports neither torch nor numpy."""
 
+import math
 from typing import Any
 
 UNLIKELY = 0.05  # p-value below which an assumption is said not to hold
@@ -16,6 +17,11 @@ def diagnosis(report: dict[str, Any]) -> str:
     return "\n".join([_residuals(found), _variance(found, report), _order(found), _shape(found, report), _rows(found)])
 
 
+def _has(*values: float | None) -> bool:
+    """Whether numbers have values: a report that was read has None where they have not."""
+    return all(value is not None and math.isfinite(value) for value in values)
+
+
 def _residuals(found: dict[str, Any]) -> str:
     five = found["residuals"]
     quartiles = ", ".join(f"{five[name]:.4g}" for name in ("q1", "median", "q3"))
@@ -25,7 +31,7 @@ def _residuals(found: dict[str, Any]) -> str:
 
 def _variance(found: dict[str, Any], report: dict[str, Any]) -> str:
     statistic, p = found["breusch_pagan"]["statistic"], found["breusch_pagan"]["p"]
-    if statistic is None:
+    if not _has(statistic, p):
         return "Breusch-Pagan has no value"
     text, kind = f"Breusch-Pagan {statistic:.4g} (p {p:.2g}): ", report.get("covariance", "classical")
     if p >= UNLIKELY:
@@ -36,6 +42,8 @@ def _variance(found: dict[str, Any], report: dict[str, Any]) -> str:
 
 def _order(found: dict[str, Any]) -> str:
     value = found["durbin_watson"]
+    if not _has(value):
+        return "Durbin-Watson has no value"
     text = f"Durbin-Watson {value:.3g} (2 if errors of neighbouring rows are unrelated): "
     if ALIKE <= value <= OPPOSED:
         return text + "no sign that the order of the rows matters"
@@ -48,6 +56,8 @@ def _order(found: dict[str, Any]) -> str:
 
 def _shape(found: dict[str, Any], report: dict[str, Any]) -> str:
     test = found["jarque_bera"]
+    if not _has(*test.values()):
+        return "Jarque-Bera has no value"
     text = f"Jarque-Bera {test['statistic']:.4g} (p {test['p']:.2g}), skew {test['skew']:.3g}, kurtosis"
     text += f" {test['kurtosis']:.3g} (0 and 3 if normal): "
     if test["p"] >= UNLIKELY:
@@ -58,13 +68,13 @@ def _shape(found: dict[str, Any], report: dict[str, Any]) -> str:
 
 def _rows(found: dict[str, Any]) -> str:
     first = found["influential"][0]
-    which = f"row {first['row']} (leverage {first['leverage']:.3g}"
-    if first["cook"] is None or first["cook"] == float("inf"):
+    which = f"row {first['row']}, counted from 0 (leverage {first['leverage']:.3g}"
+    if not _has(first["cook"]):
         return f"{which}) alone tells a coefficient, so nothing can contradict it"
-    if first["studentized"] is not None:
+    if _has(first["studentized"]):
         which += f", studentized residual {first['studentized']:.3g}"
     if first["cook"] < INFLUENTIAL:
         return f"no row moves the fit by much: the largest Cook's distance is {first['cook']:.2g}, of {which})"
-    several = [row["row"] for row in found["influential"] if row["cook"] is None or row["cook"] >= INFLUENTIAL]
+    several = [row["row"] for row in found["influential"] if not _has(row["cook"]) or row["cook"] >= INFLUENTIAL]
     more = f"; so do {', '.join(map(str, several[1:6]))}" if len(several) > 1 else ""
     return f"{which}) moves the fit, Cook's distance {first['cook']:.3g}{more}: look at it, or fit without it too"

@@ -15,6 +15,7 @@ from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.diagnosis import diagnosis
 
 Report = dict[str, Any]
+MAX_GAP = 1e-9
 SHOWN = 12  # names of columns
 MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
 
@@ -182,8 +183,10 @@ def _penalty(report: Report) -> str:
         text += (
             f", chosen by cross-validation in {found['folds']} folds ({how}): mse {mse:.6g} ± {se:.2g} on rows left out"
         )
-        if found["chosen"] == found["penalty"][-1]:
+        if found["chosen"] == found["penalty"][-1] and report["columns_left"]:
             text += "; it is the smallest of the path: a penalty hardly helps"
+    if (gap := report.get("duality_gap") or 0.0) > MAX_GAP:
+        text += f"\nthe solution is not exact: its duality gap is {gap:.1g} of the target's sum of squares"
     left = [printable(row["name"]) for row in report["coefficients"] if row["estimate"] and row["name"] != "bias"]
     names = f": {', '.join(left[:SHOWN])}{', …' if len(left) > SHOWN else ''}" if left else ""
     text += f"\n{report['columns_left']} of {report['num_features']} columns are left{names}"

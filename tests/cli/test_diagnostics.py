@@ -164,6 +164,7 @@ def test_wald_from_the_checkpoint_alone(engel_run):
     test = theirs.f_test((C, [0, 3]))
     assert f"F {np.squeeze(test.fvalue):.6g} on 2 and {test.df_denom:.0f} degrees of freedom\n" in outcome.stdout
     assert f"p {test.pvalue:.4g}, by HC2 standard errors" in outcome.stdout
+    assert "for the least-squares optimum of the training rows" in outcome.stdout
 
 
 def test_wald_needs_no_trainer(engel_run):
@@ -217,6 +218,28 @@ def test_wald_says_what_is_wrong(tmp_path, engel_run):
         assert outcome.status != 0
         assert sentence in outcome.stderr
         assert outcome.stderr.count("\n") == 1
+
+
+def test_a_finished_run_that_is_resumed_finds_them(tmp_path):
+    frame, target, _, features = split("star98")
+    frame.to_parquet(tmp_path / "t.parquet")
+    flags = ("--data.path", "t.parquet", "--data.target", target, "--data.features", f"[{', '.join(features)}]")
+    run = in_process(tmp_path, *EXACT, *flags, "--figures", "false").succeeded().run
+    files = ("--config", run / "config.yaml", "--ckpt_path", run / "checkpoints/last.ckpt")
+    in_process(tmp_path, "fit", *files, "--diagnostics", "true", "--covariance", "HC1")
+    report = reports.read(run.with_name("version_1"))
+    check(report["diagnostics"], frame[features].to_numpy(), frame[target].to_numpy())
+    errors = [row["standard_error"] for row in report["coefficients"]]
+    np.testing.assert_allclose(errors, expected(frame, target, None, features, cov_type="HC1").bse, rtol=1e-8)
+
+
+def test_statistics_without_a_value_are_told_as_such(tmp_path):
+    """Residuals of two sizes only: their squares are all alike, so that nothing can be regressed on them."""
+    pd.DataFrame({"x": [0, 0, 1, 1] * 10, "y": [0.9, 1.1, 1.9, 2.1] * 10}).to_parquet(tmp_path / "t.parquet")
+    outcome = in_process(tmp_path, *EXACT, "--data.path", "t.parquet", "--data.target", "y", "--diagnostics", "true")
+    assert "nan" not in outcome.succeeded().stdout
+    again = in_process(tmp_path, "report", outcome.run).succeeded().stdout
+    assert again[: again.index("this run")] in outcome.stdout
 
 
 def test_a_perfect_fit_has_no_diagnostics(tmp_path):

@@ -44,11 +44,7 @@ def features(*flags):
 
 def check(report, frame, l1_ratio=1.0, weighted=False, group=None, folds=10):
     """Repeat the cross-validation by scikit-learn, and the fit at the penalty that was chosen."""
-    numbers, keys = torch.arange(len(frame)), []
-    if group is not None:  # any keys that are alike for the rows of a group: which fold it is in does not matter here
-        drawn = report["drawn"]
-    else:
-        drawn = Folds(folds, 0, len(frame), by_group=False).draw(numbers, keys).numpy()
+    drawn = report["drawn"] if group else Folds(folds, 0, len(frame)).draw(torch.arange(len(frame)), []).numpy()
     used = frame["c"].notna() & ((frame["w"] > 0) if weighted else True)
     some, drawn = frame[used], drawn[used]
     X, y = some[list("abcdefgh")].to_numpy(), some["y"].to_numpy()
@@ -98,26 +94,28 @@ def test_the_same_on_several_processes_and_streamed(tmp_path, frame):
 
 
 def test_rows_of_a_group_stay_in_one_fold(tmp_path, frame):
-    """With as many folds as groups or more, a fold holds whole groups, and leaving it out is leaving those out."""
+    """With as many folds as groups, a fold is a group."""
     some = frame[frame["patient"].isin(["P1", "P2", "P3", "P4", "P5"])].reset_index(drop=True)
     some.to_parquet(tmp_path / "t.parquet", row_group_size=100)
-    report = in_process(tmp_path, *features("--data.groups", "[patient]", "--model.folds", 64)).succeeded().report
-    assert report["cv"]["folds"] in (4, 5)  # two groups may share one
-    if report["cv"]["folds"] == 5:
-        check(report | {"drawn": pd.factorize(some["patient"])[0]}, some, group="patient")
+    report = in_process(tmp_path, *features("--data.groups", "[patient]", "--model.folds", 5)).succeeded().report
+    assert report["cv"]["folds"] == 5
+    check(report | {"drawn": pd.factorize(some["patient"])[0]}, some, group="patient")
 
 
 def test_folds_are_a_draw_per_row():
-    folds = Folds(10, 3, 200_000, by_group=False)
+    folds = Folds(10, 3, 200_000)
     whole = folds.draw(torch.arange(200_000), [])
     assert whole.bincount().min() >= 19_990
     for start, stop in ((0, 10), (65_530, 65_540), (131_000, 200_000)):
         torch.testing.assert_close(folds.draw(torch.arange(start, stop), []), whole[start:stop])
-    assert (Folds(10, 4, 200_000, by_group=False).draw(torch.arange(200_000), []) != whole).float().mean() > 0.8
+    assert (Folds(10, 4, 200_000).draw(torch.arange(200_000), []) != whole).float().mean() > 0.8
     assert abs(whole[:100_000].float().mean() - whole[100_000:].float().mean()) < 0.05
-    keys = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63, size=10_000))
-    of_groups = Folds(10, 3, 10_000, by_group=True).draw(torch.arange(10_000), [keys])
-    assert 900 < of_groups.bincount(minlength=10).min() <= of_groups.bincount().max() < 1100
+    keys = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63, size=25)).repeat(40)
+    of_groups = Folds(10, 3, 1_000, lambda: iter([[keys[:500]], [keys[500:]]]))
+    drawn = of_groups.draw(torch.arange(1_000), [keys])
+    assert len(set(zip(keys.tolist(), drawn.tolist(), strict=True))) == 25
+    assert set(drawn.bincount().tolist()) == {80, 120}  # two or three groups each
+    torch.testing.assert_close(of_groups.draw(torch.arange(7, 99), [keys[7:99]]), drawn[7:99])
 
 
 @pytest.fixture(scope="module")
@@ -160,13 +158,16 @@ def test_refit_without_the_table(run):
     folder, first = run[0], run[0] / "runs/elastic_net/version_0"
     (folder / "t.parquet").rename(folder / "away.parquet")
     in_process(folder, "refit", first, "--model.penalty", 2, "--model.l1_ratio", 1).succeeded()
-    in_process(folder, "refit", first, "--features", "[sex, bmi, s5]", "--figures", "false").succeeded()
+    in_process(folder, "refit", first, "--features=[sex, bmi, s5]", "--trainer.devices", 2).succeeded()
     in_process(folder, "refit", first, "--model", "Exact", "--model.ridge", 0).succeeded()
     for flags, sentence in {
         ("--features", "[bmj]"): "did you mean 'bmi'?",
         ("--model", "Fused"): "Fused needs the rows; take --model Exact or ElasticNet",
         ("--diagnostics", "true"): "--diagnostics True: needs the rows",
         ("--model.folds", 5): "the checkpoint holds the factors of 10; fit again",
+        ("--features=[]",): "--features: needs a list of columns",
+        ("--features",): "--features: needs a list of columns",
+        ("--data.path", "u.parquet"): "the data are those of the run; leave the flag out",
     }.items():
         wrong = in_process(folder, "refit", first, *flags)
         assert wrong.status != 0
@@ -197,6 +198,25 @@ def test_refit_without_the_table(run):
     np.testing.assert_allclose(parquet.read_table(folder / "q.parquet")["prediction"], expected, rtol=1e-9)
 
 
+def test_a_finished_run_that_is_resumed_tells_the_same(tmp_path, frame):
+    frame.to_parquet(tmp_path / "t.parquet")
+    outcome = in_process(tmp_path, *features()).succeeded()
+    assert not {"f", "f_p", "aic", "bic"} & set(outcome.report["optimum"])
+    files = ("--config", outcome.run / "config.yaml", "--ckpt_path", outcome.run / "checkpoints/last.ckpt")
+    in_process(tmp_path, "fit", *files)
+    first, second = (numbered(tmp_path, number) for number in (0, 1))
+    for key in ("penalty", "cv", "coefficients", "columns_left", "optimum"):
+        assert second[key] == first[key]
+
+
+def test_no_column_is_left(tmp_path, frame):
+    frame.to_parquet(tmp_path / "t.parquet")
+    outcome = in_process(tmp_path, *features("--model.refit", "true", "--model.penalty", 100)).succeeded()
+    assert [row["estimate"] for row in outcome.report["coefficients"][:-1]] == [0] * 8
+    assert outcome.report["coefficients"][-1]["estimate"] == pytest.approx(frame.dropna()["y"].mean(), rel=1e-9)
+    assert "0 of 8 columns are left\n" in outcome.stdout
+
+
 def test_least_squares_on_the_columns_that_are_left(tmp_path, frame):
     frame.to_parquet(tmp_path / "t.parquet")
     outcome = in_process(tmp_path, *features("--model.rule", "1se", "--model.refit", "true")).succeeded()
@@ -210,6 +230,7 @@ def test_least_squares_on_the_columns_that_are_left(tmp_path, frame):
 
 
 REFUSED = {
+    "one penalty": (("--model.num_penalties", 1), "--model.num_penalties 1: there is nothing to choose from"),
     "no folds": (("--model.folds", 1), "--model.folds 1: cross-validation needs two folds"),
     "ratio": (("--model.l1_ratio", 1.5), "--model.l1_ratio 1.5: must lie between 0 (ridge) and 1 (lasso)"),
     "several ratios": (

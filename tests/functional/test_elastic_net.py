@@ -182,3 +182,29 @@ def test_a_target_without_variation():
     w, b = solved(X, np.full(40, 3.0), weight, penalties, 1.0, True, True)
     assert (np.abs(w) < 1e-12).all()
     np.testing.assert_allclose(b, 3.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("l1_ratio", RATIOS)
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_units_of_columns_do_not_matter_where_the_penalty_does_not_see_them(unit, l1_ratio):
+    X, y, weight = table(9, 300, 4)
+    plain = solved(X, y, weight, [0.0], l1_ratio, True, False)[0][0]
+    scaled = solved(X * [1, unit, 1, 1], y, weight, [0.0], l1_ratio, True, False)[0][0] * [1, unit, 1, 1]
+    np.testing.assert_allclose(scaled, plain, rtol=1e-8)
+    standardised = solved(X * [1, unit, 1, 1], y, weight, [0.1], l1_ratio, True, True)[0][0] * [1, unit, 1, 1]
+    np.testing.assert_allclose(standardised, solved(X, y, weight, [0.1], l1_ratio, True, True)[0][0], rtol=1e-8)
+
+
+def test_columns_of_other_units_as_scikit_learn():
+    X, y, weight = table(9, 300, 4)
+    X = X * [1, 1e10, 1, 1]
+    ours = solved(X, y, weight, [1e-3], 1.0, True, False)
+    assert_alike([part[0] for part in ours], peer(X, y, weight, 1e-3, 1.0, True, False), X, y)
+
+
+def test_no_penalty_and_more_columns_than_rows():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(100, 150)).cumsum(axis=1)
+    y = X[:, 3] + random.normal(size=100)
+    w, b = solved(X, y, np.ones(100), [1.0, 0.0], 1.0, True, False)
+    np.testing.assert_allclose(X @ w[1] + b[1], y, atol=1e-6)

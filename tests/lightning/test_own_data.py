@@ -189,16 +189,12 @@ def test_elastic_net_draws_folds_for_any_batches(kind):
     y = y + torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     net, run = ElasticNet(X.shape[1], folds=4), trainer(kind, 1)
     run.fit(net, loader(X, y))
-    batches = range(0, len(X), 10)
-    drawn = [
-        torch.randperm(len(X[i : i + 10]), generator=torch.Generator().manual_seed(n)) for n, i in enumerate(batches)
-    ]
-    folds = torch.cat(drawn).numpy() % 4
-    found = net.details["cv"]
-    places = [0, 40, 80]
-    each, sizes = brute_force(
-        X.numpy(), y[:, 0].numpy(), np.ones(len(X)), folds, [found["penalty"][i] for i in places], 1.0, False
-    )
+    sizes = [len(part) for part in X.split(10)]
+    drawn = [10 * i + torch.randperm(n, generator=torch.Generator().manual_seed(i)) for i, n in enumerate(sizes)]
+    table = (X.numpy(), y[:, 0].numpy(), np.ones(len(X)))
+    found, places = net.details["cv"], [0, 40, 80]
+    penalties = [found["penalty"][place] for place in places]
+    each, sizes = brute_force(*table, torch.cat(drawn).numpy() % 4, penalties, 1.0, False)
     np.testing.assert_allclose([found["mse"][i] for i in places], np.average(each, axis=0, weights=sizes), rtol=1e-9)
-    coef, intercept, _ = peer(X.numpy(), y[:, 0].numpy(), np.ones(len(X)), found["chosen"], 1.0, True, False)
+    coef, intercept, _ = peer(*table, found["chosen"], 1.0, True, False)
     assert weights(net) == pytest.approx([*coef, intercept], abs=1e-8)
