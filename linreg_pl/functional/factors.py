@@ -7,8 +7,8 @@ Computations, 5.2 and 6.5; tall-skinny QR: Demmel et al. 2012), and it is as acc
 Householder QR of the whole table (Higham, Accuracy and Stability of Numerical
 Algorithms, theorem 20.3). Factors can be merged in any order, over batches and processes.
 
-Many rows of ten columns or more take up to half the time by preconditioned Cholesky QR, which is as accurate where it
-is used: see `_factor_by_whitening`.
+Many rows of ten columns or more are factored faster by preconditioned Cholesky QR, which is as accurate where it is
+used: see `_factor_by_whitening`.
 
 A column of mean 1e8 and deviation 1 would lose eight digits to the column of ones. So each block is factored after a
 row near its own has been subtracted, ``[1 X-c y-c]`` (shifted data: Chan, Golub and LeVeque 1983, Algorithms for
@@ -79,7 +79,7 @@ def shifted_factor(X: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor
 
 
 def _factor_by_whitening(columns_of: Callable[[slice], Tensor], sample: slice, blocks: list[slice]) -> Tensor | None:
-    """Return the factor of many rows, up to twice as fast as by Householder QR, or None if digits would be lost.
+    """Return the factor of many rows, a fifth faster than by Householder QR, or None if digits would be lost.
 
     With the factor S of a sample, the columns of ``A S⁻¹`` are nearly orthonormal but for their lengths. For such
     columns the Cholesky factor of their products is as accurate as QR (preconditioned Cholesky QR: Yamamoto et al.
