@@ -40,7 +40,7 @@ class Diagnostics:
             tuple[int, float, float]
         ] = []  # of each block: number of its first row, first and last residual
         self.slopes = torch.zeros(len(self.solution.theta), dtype=torch.float64)  # of squared residuals on q
-        self.factors: list[Tensor] = []  # of the columns and squared residuals, where q is not for that
+        self.factors: list[Tensor] = []  # instead, of columns and squared residuals: with weights, or without a bias
         self.extremes = math.inf, -math.inf
         self.counts = np.zeros(BINS, np.int64)
         self.kept: list[NDArray[np.float64]] | None = [] if keep else None

@@ -25,7 +25,7 @@ class Whitening:
     Attributes:
         shift: what is subtracted from X and y, shape ``(P + 1,)``; None if nothing.
         matrix: ``q = matrix @ a`` for a row a of ``[1 X-shift]``, or of ``X`` without a bias; shape ``(p, p)``.
-        theta: ``y - shift - theta @ a`` is the residual, shape ``(p,)``.
+        fitting: ``y - shift - fitting @ a`` is the residual, shape ``(p,)``.
     """
 
     def __init__(self, solution: Solution, shifted: Tensor) -> None:
@@ -36,11 +36,11 @@ class Whitening:
         columns = R[bias:-1, bias:-1]
         inverse = torch.linalg.solve_triangular(columns, torch.eye(len(columns), dtype=R.dtype), upper=True)
         self.inverse = torch.block_diag(*[1 / R[:1, :1].abs()] * bias, inverse)  # of [1 X], X less its means
-        self.matrix, self.theta = self.inverse.mT.clone(), solution.weight
+        self.matrix, self.fitting = self.inverse.mT.clone(), solution.weight
         if bias:
             self.matrix[1:, 0] = -(self.matrix[1:, 1:] @ self.means[:-1])
             intercept = self.means[-1] - solution.weight @ self.means[:-1]
-            self.theta = torch.cat([intercept[None], solution.weight])
+            self.fitting = torch.cat([intercept[None], solution.weight])
 
     def coefficient_root(self, root: Tensor) -> Tensor:
         """Return a root of the coefficients' covariance from one of the covariance in whitened coordinates."""
@@ -92,7 +92,7 @@ class WhitenedBlock:
             A[bias:] = self.X[rows].mT
             if by.shift is not None:
                 A[bias:] -= by.shift[:-1, None]
-            residual.addmv_(A.mT, by.theta, alpha=-1)
+            residual.addmv_(A.mT, by.fitting, alpha=-1)
             torch.mm(by.matrix, A, out=q)
             if self.root is not None:
                 residual *= self.root[rows]
