@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from linreg_pl.runs import drawing, figures
+from linreg_pl.runs import drawing, figures, penalty_figures
 
 ROWS = 300
 NASTY = ["price_$^{2}$", "$\\frac{x", "面积 😀\nzweite Zeile\x1b[31m", "W" * 200, "a_b^c", "مساحة"]
@@ -234,3 +234,40 @@ def test_style_is_ours_and_the_users_stays(X, y):
         png, *_ = drawing.encode(figure)
         assert dict(matplotlib.rcParams) == before
     assert Image.open(io.BytesIO(png)).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_diagnostics(random):
+    leverage = random.uniform(0.01, 0.2, size=ROWS)
+    standardized = random.normal(size=ROWS)
+    rows = [(7, 0.3, 4.0), (123456, 0.25, -3.0), (9, 0.2, 2.5), (11, 1.0, np.nan)]
+    figure = figures.draw_diagnostics(random.normal(size=ROWS), standardized, leverage, 6, rows, "all training rows")
+    size, influence = figure.axes
+    np.testing.assert_allclose(dots(size)[1] ** 2, np.abs(standardized))
+    np.testing.assert_allclose(dots(influence), (leverage, standardized))
+    curves = {line.get_label(): line.get_xydata() for line in influence.lines}
+    for distance in (0.5, 1.0):
+        h, residual = curves[f"Cook's distance {distance:g}"].T
+        np.testing.assert_allclose(residual**2 / 6 * h / (1 - h), distance)
+    assert [text.get_text() for text in influence.texts] == ["7", "123456", "9"]
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("chosen", [1.0, 1e-3])
+def test_penalties(random, chosen):
+    penalties = np.geomspace(1, 1e-3, 50)
+    weights = np.log(1 / penalties)[:, None] * random.normal(size=12)
+    names = [*NASTY, *NAMES, "z"]
+    figure = penalty_figures.draw_shrinkage(
+        penalties, weights, chosen, names, range(12), "Weights are for the columns."
+    )
+    (axes,) = figure.axes
+    assert axes.xaxis_inverted()
+    np.testing.assert_allclose([line.get_ydata() for line in axes.lines[:12]], weights.T)
+    assert_legible(figure)
+    mse, se = 1 + penalties**2, 0.1 * np.ones(50)
+    figure = penalty_figures.draw_cross_validation(penalties, mse, se, chosen, "price")
+    curves = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(curves["on rows left out"].get_ydata(), mse)
+    assert curves["penalty taken"].get_xdata()[0] == chosen
+    assert curves["best + 1 standard error"].get_ydata()[0] == pytest.approx(1.1, abs=1e-3)
+    assert_legible(figure)
