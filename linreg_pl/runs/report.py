@@ -15,7 +15,7 @@ from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.diagnosis import diagnosis
 
 Report = dict[str, Any]
-MAX_GAP = 1e-9
+MAX_GAP = 1e-6
 SHOWN = 12  # names of columns
 MAX_MARKDOWN_ROWS = 200  # a browser shows more too slowly
 

@@ -32,11 +32,11 @@ def factor(X, y, weight):
     return shifted_factor(torch.from_numpy(X), torch.from_numpy(y[:, None]), torch.from_numpy(weight[:, None]))
 
 
-def solved(X, y, weight, penalties, l1_ratio, bias, standardize, nonnegative=False):
+def solved(X, y, weight, penalties, l1_ratio, bias, standardize, nonnegative=False, largest_gap=1e-13):
     problem = Problem(factor(X, y, weight), bias, standardize)
     penalties = torch.as_tensor(penalties, dtype=torch.float64)
     v = problem.path(penalties, l1_ratio, nonnegative)
-    assert problem.gaps(v, penalties, l1_ratio, nonnegative).max() < 1e-13
+    assert problem.gaps(v, penalties, l1_ratio, nonnegative).max() < largest_gap
     return tuple(part.numpy() for part in problem.coefficients(v))
 
 
@@ -198,7 +198,7 @@ def test_units_of_columns_do_not_matter_where_the_penalty_does_not_see_them(unit
 def test_columns_of_other_units_as_scikit_learn():
     X, y, weight = table(9, 300, 4)
     X = X * [1, 1e10, 1, 1]
-    ours = solved(X, y, weight, [1e-3], 1.0, True, False)
+    ours = solved(X, y, weight, [1e-3], 1.0, True, False, largest_gap=1e-6)  # of rounding, in the slope of that column
     assert_alike([part[0] for part in ours], peer(X, y, weight, 1e-3, 1.0, True, False), X, y)
 
 
