@@ -28,6 +28,7 @@ from sklearn.linear_model import SGDRegressor
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 GROUP = 2**20
+IN_MEMORY = 2**22  # rows that statsmodels is given
 HC3 = ("Exact", "--covariance", "HC3")
 STREAMED = {2: 80_000_000, 11: 24_000_000, 64: 4_000_000}  # rows for each number of columns, the target included
 
@@ -65,6 +66,19 @@ def partial_fit(path: Path) -> None:
         for batch in file.iter_batches(2**17):
             *X, y = (column.to_numpy() for column in batch.columns)
             model.partial_fit(np.stack(X, axis=1), y)
+
+
+def statsmodels_hc3(path: Path) -> float:
+    """Rows a second of a fit by statsmodels to the first rows of a table, as many as it holds in some GB of memory."""
+    import statsmodels.api as sm
+
+    with parquet.ParquetFile(path) as file:
+        *X, y = next(file.iter_batches(IN_MEMORY)).columns
+    start = time.perf_counter()
+    A = sm.add_constant(np.stack([column.to_numpy() for column in X], axis=1).astype(np.float64))
+    result = sm.OLS(y.to_numpy().astype(np.float64), A).fit(cov_type="HC3")
+    assert np.isfinite(result.bse).all()
+    return len(y) / (time.perf_counter() - start)
 
 
 def seconds(work: Callable[[Path], None], path: Path) -> float:
@@ -155,6 +169,7 @@ def main() -> None:
             speed = (many - few) / (took[1] - took[0])
             name = " ".join([model, *(flag.strip("-") for flag in flags[1:3])])
             print(f"{name:>26}{speed / 1e6:>10.1f}{peaks[0]:>10.0f}{peaks[1]:>26.0f}", flush=True)
+        print(f"{'statsmodels HC3, in memory':>26}{statsmodels_hc3(short) / 1e6:>10.1f}", flush=True)
 
 
 if __name__ == "__main__":
