@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TextIO
 
@@ -35,6 +35,20 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     folded = {other.casefold(): other for other in names}
     near = get_close_matches(name.casefold(), folded, n=1)
     return folded[near[0]] if near else None
+
+
+def suggestion(name: str, names: Sequence[str], listed: str = "") -> str:
+    """Return what to add to the error that a name is unknown: the one that was meant, or else those there are.
+
+    Args:
+        name: the unknown one.
+        names: those there are.
+        listed: words before them, such as "it has"; they are not told without.
+    """
+    near = nearest(name, names)
+    if near:
+        return f"; did you mean {near!r}?"
+    return f"; {listed} {', '.join(map(repr, names[:20]))}" if listed else ""
 
 
 def describe_error(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.data.folds import Folds
 from linreg_pl.data.loaders import Blocks
 from linreg_pl.data.parts import Part
-from linreg_pl.errors import InputError, nearest
+from linreg_pl.errors import InputError, suggestion
 from linreg_pl.functional.factors import merge_shifted, shifted, triangularize
 from linreg_pl.runs.checkpoints import load_last
+from linreg_pl.tables import Columns
 
 USAGE = """\
 python train.py refit RUN --model.penalty 0.1
@@ -45,35 +47,32 @@ class SavedFactors(DataModule):
         if not states or checkpoint.get("factor") is None:
             raise InputError(f"{path}: holds no factor of the training rows; fit again, without --optimum false")
         self.kind, self.state = states[0], dict(checkpoint[states[0]])
-        names, self.weighted = self.state["feature_names"], arguments.get("weights") is not None
-        self.target_name, self.feature_names = self.state["target_name"], list(names)
+        self.weighted = arguments.get("weights") is not None
+        self.target_name, self.feature_names = self.state["target_name"], list(self.state["feature_names"])
         factors = checkpoint.get("fold_factors")
         self.saved = shifted(checkpoint["factor"])[None] if factors is None else factors
         if features is not None:
             self._keep(features)
 
     def _keep(self, features: Sequence[str]) -> None:
-        columns = self.state.get("columns")
-        if columns is None:
+        if "columns" not in self.state:
             raise InputError("--features: only columns of a table can be left out")
+        columns = Columns(**self.state["columns"])
         for name in features:
-            if name not in columns["features"]:
-                near = nearest(name, columns["features"])
-                hint = f"; did you mean {near!r}?" if near else ""
+            if name not in columns.features:
+                hint = suggestion(name, columns.features)
                 raise InputError(f"--features: {name!r} is not among the columns of the run{hint}")
-        levels = {name: found for name, found in columns["levels"].items() if name in features}
-        self.feature_names = []
-        for name in columns["features"]:
-            if name in features:
-                self.feature_names += [f"{name}={level}" for level in levels[name][1:]] if name in levels else [name]
-        kept = [self.state["feature_names"].index(name) + 1 for name in self.feature_names]
-        kept = [0, *kept, self.saved.shape[2] - 1]
-        self.saved = torch.stack([torch.cat([triangularize(R[:-1, kept]), R[-1:, kept]]) for R in self.saved])
-        listed = [name for name in columns["features"] if name in features]
-        means = {name: mean for name, mean in columns["means"].items() if name in features}
-        self.state["columns"] = columns | {"features": listed, "levels": levels, "means": means}
-        self.state["kinds"] = {name: kind for name, kind in self.state["kinds"].items() if name in features}
-        self.state["feature_names"] = self.feature_names
+
+        def kept(found: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in found.items() if name in features}
+
+        listed = [name for name in columns.features if name in features]
+        columns = replace(columns, features=listed, levels=kept(columns.levels), means=kept(columns.means))
+        places = [self.feature_names.index(name) + 1 for name in columns.names]
+        places = [0, *places, self.saved.shape[2] - 1]
+        self.saved = torch.stack([torch.cat([triangularize(R[:-1, places]), R[-1:, places]]) for R in self.saved])
+        self.feature_names = columns.names
+        self.state |= {"columns": asdict(columns), "kinds": kept(self.state["kinds"]), "feature_names": columns.names}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of those data."""

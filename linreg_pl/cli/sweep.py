@@ -241,11 +241,12 @@ def _results(found: report.Report) -> Row:
     names = [row["name"] for row in rows]
     result |= {row["name"] if row["name"] == "bias" else f"weight/{row['name']}": row["estimate"] for row in rows}
     vectors = {column.name: [row.get(column.name) for row in rows] for column in COLUMNS if column.in_sweep}
+    lengths = {"gradient", *(column.name for column in COLUMNS if column.in_sweep == "length")}
     vectors["gradient"] = [value for vector in found.get("gradients", {}).values() for value in vector]
     for key, vector in vectors.items():
         if vector and None not in vector:
             result |= {f"{key}/{name}": value for name, value in zip(names, vector, strict=True)}
-            if key not in [column.name for column in COLUMNS if column.in_sweep == "each"]:
+            if key in lengths:
                 result[key] = math.hypot(*vector)
     return result
 

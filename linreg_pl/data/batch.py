@@ -66,6 +66,14 @@ class Batch:
         """``X, y``, and the weights if there are any."""
         return (self.X, self.y) if self.weight is None else (self.X, self.y, self.weight)
 
+    def numbers_and_keys(self) -> tuple[Tensor, list[Tensor]]:
+        """Return the numbers of a block's rows in their table, and the keys of their clusters or groups, if any."""
+        if self.ids is None:
+            assert isinstance(self.rows, slice)
+            return torch.arange(self.rows.start, self.rows.start + len(self.y)), []
+        numbers, *keys = (torch.tensor(column.to_numpy()) for column in self.ids.columns)
+        return numbers, keys
+
     def __iter__(self) -> Iterator[Tensor]:
         """Unpack."""
         return iter(self.columns)

@@ -1,6 +1,7 @@
 """Which fold of a cross-validation a row belongs to: a draw that depends on the seed and the row alone."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from threading import Lock
 
 import numpy as np
@@ -56,6 +57,7 @@ class Folds:
             mixed = _mixed(mixed ^ key.numpy().view(np.uint64))
         return mixed
 
+    @lru_cache(maxsize=8)  # noqa: B019
     def _block(self, block: int) -> Tensor:
         size = min(BLOCK, self.num_rows - block * BLOCK)
         return torch.randperm(size, generator=seeded_generator(self.seed, "folds", block)) % self.num_folds
@@ -63,12 +65,7 @@ class Folds:
     def factors(self, make: Callable[[], Batch]) -> Tensor:
         """Return the shifted factor of the rows of each fold of a block, ``(K, P + 3, P + 2)``."""
         batch = make()
-        if batch.ids is None:
-            assert isinstance(batch.rows, slice)
-            numbers, keys = torch.arange(batch.rows.start, batch.rows.start + len(batch.y)), []
-        else:
-            numbers, *keys = (torch.tensor(column.to_numpy()) for column in batch.ids.columns)
-        folds = self.draw(numbers, keys)
+        folds = self.draw(*batch.numbers_and_keys())
         order = torch.from_numpy(np.argsort(folds.numpy().astype(np.uint16), kind="stable"))  # of 16 bits: a radix sort
         counts = folds.bincount(minlength=self.num_folds).tolist()
         columns = [column.mT.index_select(1, order).mT.split(counts) for column in batch]

@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.prepared import PreparedRows, as_shifted
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import CovarianceKind, ScoreSums
 from linreg_pl.functional.diagnostics import Diagnostics
-from linreg_pl.functional.factors import unshifted
 from linreg_pl.functional.least_squares import explains_exactly
 from linreg_pl.functional.whitening import WhitenedBlock, Whitening
 
@@ -43,13 +40,13 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
     Raises:
         InputError: there is one cluster only, or more than fit into memory.
     """
-    data.find_factor()
-    solution, factor = data.summary.optimum(bias), data.summary.shifted
-    if factor is None or solution is None or solution.num_rows <= len(solution.theta):
+    factor = data.find_factor()
+    solution, shifted = data.summary.optimum(bias), data.summary.shifted
+    if shifted is None or solution is None or solution.num_rows <= len(solution.theta):
         return
-    whitening, clusters = Whitening(solution, as_shifted(factor)), data.clusters if kind == "cluster" else ()
+    whitening, clusters = Whitening(solution, as_shifted(shifted)), data.clusters if kind == "cluster" else ()
     mse = float(solution.factor[-1, -1].square()) / solution.num_rows
-    diagnostics = diagnostics and not explains_exactly(unshifted(as_shifted(factor)), bias, mse)
+    diagnostics = diagnostics and not explains_exactly(factor, bias, mse)
     if kind == "classical" and not diagnostics:
         return
 
@@ -59,11 +56,7 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
 
     def of_block(make: Callable[[], Batch]) -> Sums:
         batch, (scores, residuals) = make(), (found := none())
-        if batch.ids is None:
-            assert isinstance(batch.rows, slice)
-            numbers, keys = torch.arange(batch.rows.start, batch.rows.stop), []
-        else:
-            numbers, *keys = (torch.tensor(key.to_numpy()) for key in batch.ids.columns)
+        numbers, keys = batch.numbers_and_keys()
         block = WhitenedBlock(whitening, *batch, leverages=diagnostics or kind in ("HC2", "HC3"))
         for rows, q in block:
             if residuals is not None:

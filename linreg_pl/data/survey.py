@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from linreg_pl.data.sampling import Split
-from linreg_pl.errors import InputError, nearest
+from linreg_pl.errors import InputError, suggestion
 from linreg_pl.tables.columns import (
     Columns,
     as_text,
@@ -134,8 +134,7 @@ def check_roles(
     if apart := [name for name in categorical if name not in features]:
         raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
     if strange := [name for name in levels if name not in categorical]:
-        near = nearest(strange[0], categorical)
-        hint = f"; did you mean {near!r}?" if near else ""
+        hint = suggestion(strange[0], categorical)
         raise InputError(f"--data.levels: {strange[0]!r} is not among --data.categorical{hint}")
     if taken := [name for name in ids if name in PREDICTED]:
         raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linreg_pl.errors import InputError, nearest
+from linreg_pl.errors import InputError, suggestion
 
 NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 
@@ -63,6 +63,4 @@ def parse_constraints(text: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def _unknown(text: str, name: str, names: Sequence[str]) -> InputError:
-    near = nearest(name, names)
-    hint = f"did you mean {near!r}?" if near else f"there are {', '.join(map(repr, names[:20]))}"
-    return InputError(f"{text}: there is no coefficient {name!r}; {hint}")
+    return InputError(f"{text}: there is no coefficient {name!r}{suggestion(name, names, 'there are')}")

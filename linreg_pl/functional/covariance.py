@@ -76,11 +76,12 @@ class ScoreSums:
             left = 1 - block.leverage[rows]
             size = size / (left.sqrt_() if power == 0.5 else left)
         q *= size
+        keys = [key[rows] for key in keys]
         if len(keys) == 2:
             keys = [*keys, keys[0] * 6364136223846793005 + keys[1]]  # a hash of the two
         if keys:
             pairs = zip(self.clusters, keys, strict=True)
-            self.clusters = [merge_clusters([found, ClusterSums(key[rows], q.mT)]) for found, key in pairs]
+            self.clusters = [merge_clusters([found, ClusterSums(key, q.mT)]) for found, key in pairs]
         else:
             self.gram.addmm_(q, q.mT)
 

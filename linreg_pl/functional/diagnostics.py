@@ -33,7 +33,7 @@ class Diagnostics:
 
     def __init__(self, whitening: Whitening, keep: bool) -> None:
         self.solution = whitening.solution
-        self.sum_of_squares = float(self.solution.factor[-1, -1].square())
+        self.mean_square = float(self.solution.factor[-1, -1].square()) / self.solution.num_rows  # of residuals
         self.powers = np.zeros(4)  # sums of powers of residuals, whose root mean square is 1
         self.differences = 0.0  # sum of squared differences of neighbours in a block
         self.ends: list[
@@ -45,11 +45,6 @@ class Diagnostics:
         self.counts = np.zeros(BINS, np.int64)
         self.kept: list[NDArray[np.float64]] | None = [] if keep else None
         self.influential = torch.empty(0, 4, dtype=torch.float64)  # number of the row, distance, leverage, residual
-
-    @property
-    def mean_square(self) -> float:
-        """Of the residuals."""
-        return self.sum_of_squares / self.solution.num_rows
 
     def add(self, block: WhitenedBlock, rows: slice, q: Tensor) -> None:
         """Add what needs the coordinates of some rows."""

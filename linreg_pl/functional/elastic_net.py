@@ -8,7 +8,6 @@ Sources: Zou and Hastie 2005; Friedman, Hastie and Tibshirani 2010 (coordinate d
 as in scikit-learn; degrees of freedom: Zou, Hastie and Tibshirani 2007; one standard error: Breiman et al. 1984, 3.4.3.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -183,8 +182,3 @@ def _squared_errors(factor: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     moved = bias + weight @ shift[1:-1] - shift[-1]  # the bias for columns and target less the shift
     theta = torch.cat([moved[:, None], weight, -torch.ones_like(moved)[:, None]], dim=1)
     return (theta @ R.mT).square().sum(dim=1)
-
-
-def best_of(found: Sequence[CrossValidation]) -> int:
-    """Return the place of the path with the smallest error."""
-    return int(np.argmin([float(one.mse.min()) for one in found]))

@@ -10,7 +10,7 @@ from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.folds import Folds
 from linreg_pl.data.prepared import BLOCKS_PER_STEP
 from linreg_pl.errors import InputError, require_not_negative
-from linreg_pl.functional.elastic_net import CrossValidation, Problem, Rule, best_of, cross_validate
+from linreg_pl.functional.elastic_net import CrossValidation, Problem, Rule, cross_validate
 from linreg_pl.functional.factors import merge_shifted, shifted_factor, triangularize, unshifted
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.metrics.least_squares import FoldFactors
@@ -128,6 +128,15 @@ class ElasticNet(OnePass):
         rows = (folds == fold for fold in range(self.num_folds))
         return torch.stack([shifted_factor(*(column[some] for column in batch)) for some in rows])
 
+    def _cross_validate(self, factors: Tensor, problem: Problem, standardize: bool) -> list[CrossValidation]:
+        """Return the errors of a path for each of the ``l1_ratios``."""
+        shared = self.has_bias, standardize, self.nonnegative
+        paths = ((problem.penalties(ratio, self.num_penalties), ratio) for ratio in self.l1_ratios)
+        try:
+            return [cross_validate(factors, *path, *shared) for path in paths]
+        except ValueError as error:
+            raise InputError(f"--model.folds {self.num_folds}: {error}; use more rows, or give a penalty") from error
+
     def solve(self, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coefficients from the factors of the folds.
 
@@ -139,22 +148,16 @@ class ElasticNet(OnePass):
             data.set_factor(total)
         standardize = data is not None and data.standardize
         problem = Problem(total, self.has_bias, standardize)
-        ratio, paths = self.l1_ratios[0], [problem.penalties(ratio, self.num_penalties) for ratio in self.l1_ratios]
-        validated = None
-        if self.penalty == "cv":
-            try:
-                found = [
-                    cross_validate(factors, path, ratio, self.has_bias, standardize, self.nonnegative)
-                    for ratio, path in zip(self.l1_ratios, paths, strict=True)
-                ]
-            except ValueError as error:
-                raise InputError(f"--model.folds {len(factors)}: {error}; use more rows, or give a penalty") from error
-            best = best_of(found)
-            ratio, validated = self.l1_ratios[best], found[best]
-            penalties, chosen = validated.penalties, validated.choose(self.rule)
+        found = self._cross_validate(factors, problem, standardize) if self.penalty == "cv" else []
+        best = min(range(len(found)), key=lambda place: float(found[place].mse.min()), default=0)
+        ratio, validated = self.l1_ratios[best], found[best] if found else None
+        if validated is None:
+            given = torch.tensor(self.penalty, dtype=torch.float64)
+            larger = problem.penalties(ratio, self.num_penalties)
+            larger = larger[larger > given]
+            penalties, chosen = torch.cat([larger, given[None]]), len(larger)
         else:
-            larger = paths[0][paths[0] > self.penalty]
-            penalties, chosen = torch.cat([larger, larger.new_tensor([self.penalty])]), len(larger)
+            penalties, chosen = validated.penalties, validated.choose(self.rule)
         weights = problem.path(penalties, ratio, self.nonnegative)
         self.path, v = Path(penalties, weights, chosen, validated), weights[chosen]
         penalty, left = float(penalties[chosen]), v != 0
@@ -170,7 +173,7 @@ class ElasticNet(OnePass):
                 "rule": self.rule,
                 "folds": validated.num_folds,
             }
-            if len(paths) > 1:
+            if len(found) > 1:
                 least = [float(one.mse.min()) for one in found]
                 self.details["cv"]["l1_ratios"] = dict(zip(map(str, self.l1_ratios), least, strict=True))
         weight, bias = problem.coefficients(v)

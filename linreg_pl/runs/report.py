@@ -207,7 +207,7 @@ def _optimum(report: Report) -> str:
     if (kind := report.get("covariance", "classical")) != "classical":
         clusters = " and ".join(f"{n} by {printable(name)}" for name, n in report.get("clusters", {}).items())
         text += f"\nstandard errors: {kind}, {clusters or 'for errors of any variance'}"
-    if "f" in best and not _is_sgd(report) and "penalty" not in report:
+    if "f" in best and not _is_sgd(report):
         has_bias = report["coefficients"][-1]["name"] == "bias"
         r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"
         dof = min(report["clusters"].values()) - 1 if report.get("clusters") else best["dof"]

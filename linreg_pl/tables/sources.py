@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from linreg_pl.errors import InputError, nearest
+from linreg_pl.errors import InputError, suggestion
 from linreg_pl.tables.csv_files import load_csv
 
 if TYPE_CHECKING:
@@ -289,8 +289,7 @@ def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
     present = source.schema.names
     for name in wanted:
         if name not in present:
-            near = nearest(name, present)
-            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(map(repr, present[:20]))}"
-            raise InputError(f"{source.name}: has no column {name!r} ({flag}); {hint}")
+            hint = suggestion(name, present, "it has")
+            raise InputError(f"{source.name}: has no column {name!r} ({flag}){hint}")
         if list(wanted).count(name) > 1:
             raise InputError(f"{flag}: names column {name!r} twice")

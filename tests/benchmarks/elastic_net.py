@@ -12,15 +12,14 @@ import contextlib
 import io
 import logging
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
 from least_squares import read_matrix, write_table
 from sklearn.linear_model import LassoCV, RidgeCV
+from timing import best_in_turns
 
 from linreg_pl import ElasticNet, Exact, LinearRegressor, Table
 from linreg_pl.callbacks import EpochScores
@@ -37,17 +36,6 @@ def fit(path: Path, kind: type[L.LightningModule], *arguments: object) -> None:
         trainer.fit(kind(data.num_features, *arguments), data)
 
 
-def seconds(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Best times of some works, in turns."""
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(repetitions):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3_000_000)
@@ -61,9 +49,9 @@ def main() -> None:
         fit(path, ElasticNet)  # compiles
         works = {"Exact": lambda: fit(path, Exact), "ElasticNet": lambda: fit(path, ElasticNet)}
         works["ridge"] = lambda: fit(path, ElasticNet, "cv", 0.0)
-        took = seconds(works, 5)
+        took = best_in_turns(works, 5)
         X, y = (array.astype(np.float64) for array in read_matrix(path))  # LassoCV refuses its own float32 sums
-        took |= seconds({"LassoCV": lambda: LassoCV(cv=10).fit(X, y)}, 1)
+        took |= best_in_turns({"LassoCV": lambda: LassoCV(cv=10).fit(X, y)}, 1)
         for name, value in took.items():
             print(f"{name:>12}: {value:6.2f} s, {value / took['Exact']:.2f} times Exact", flush=True)
     peers = "".join(f"{ours:>8} s{theirs:>9} s{'times':>7}" for ours, theirs in PEERS)
@@ -74,7 +62,7 @@ def main() -> None:
         y = X @ np.where(random.random(columns) < 0.5, random.normal(size=columns), 0) + 3 * random.normal(size=rows)
         ridge = LinearRegressor(penalty="cv", l1_ratio=0.0).fit(X, y)
         alphas = rows * ridge.path_[0]
-        took = seconds(
+        took = best_in_turns(
             {
                 "lasso": lambda X=X, y=y: LinearRegressor(penalty="cv").fit(X, y),
                 "LassoCV": lambda X=X, y=y: LassoCV(cv=10).fit(X, y),

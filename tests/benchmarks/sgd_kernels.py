@@ -16,22 +16,13 @@ from functools import partial
 
 import torch
 from sklearn.linear_model import SGDRegressor
+from timing import best_in_turns
 
 from linreg_pl.functional.fused.steps import sgd_steps
 from linreg_pl.functional.regression import linreg, sgd, squared_loss
 
 REPEATS = 4
-
-
-def best_seconds(contenders):
-    """Best time of each, taken in turns so that all see the same neighbours on the machine."""
-    best = dict.fromkeys(contenders, float("inf"))
-    for _ in range(REPEATS):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
+best_seconds = partial(best_in_turns, repetitions=REPEATS, clock=time.process_time)
 
 
 def notebook(X, y, order, batch_size, lr):
