@@ -1,5 +1,6 @@
 """Fixtures that run the command line, and the runs that several tests look at."""
 
+import itertools
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ settings.register_profile("long", max_examples=5000, **COMMON)
 settings.load_profile("suite")
 
 
+# What Lightning patches of a loader's class while it asks for loaders.
+PATCHED = ("__init__", "__setattr__", "__delattr__")
+
+
 @pytest.fixture(autouse=True)
 def process_left_as_it_was() -> Iterator[None]:
     """Put back what Lightning changes for the whole process when a run fails.
@@ -37,14 +42,15 @@ def process_left_as_it_was() -> Iterator[None]:
     all loaders' classes patched.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kinds = get_all_subclasses(DataLoader) | {DataLoader}
+    methods = {(kind, name): vars(kind)[name] for kind in kinds for name in PATCHED if name in vars(kind)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    for kind in get_all_subclasses(DataLoader) | {DataLoader}:
-        for name in ("__init__", "__setattr__", "__delattr__"):
-            while f"__old{name}" in vars(kind):
-                setattr(kind, name, vars(kind)[f"__old{name}"])
-                delattr(kind, f"__old{name}")
+    for kind, name in itertools.product(get_all_subclasses(DataLoader) | {DataLoader}, PATCHED):
+        if f"__old{name}" in vars(kind):
+            setattr(kind, name, methods.get((kind, name), vars(kind)[f"__old{name}"]))
+            delattr(kind, f"__old{name}")
 
 
 @pytest.fixture
