@@ -151,8 +151,8 @@ class RunReport(L.Callback):
         }
         if model.lr is not None:
             result |= {"batch_size": data.batch_size, "lr": model.lr}
-        if data.missing_values:
-            result["missing"] = data.missing_values
+        result |= {"formula": data.formula, "target": data.target_name} if data.formula else {}
+        result |= {"missing": data.missing_values} if data.missing_values else {}
         result |= getattr(model, "details", {})
         inference = data.summary.inference(model.has_bias, self.confidence_level)
         distance = None if model.lr is None else joint_distance(data, model)

@@ -114,6 +114,7 @@ class CLI(LightningCLI):
         """Name the run's folder, and refuse what cannot work."""
         settings, trainer = self.settings, self.settings.trainer
         checks.refuse_null(settings)
+        checks.take_formula(settings)
         checks.check_flags(settings)
         self._find_checkpoint()
         if trainer.accelerator == "auto" and not torch.cuda.is_available():
@@ -214,6 +215,8 @@ class CLI(LightningCLI):
         self.model.checkpoint_interval = self.settings.checkpoint.every_n_train_steps or 0
         if isinstance(self.datamodule, Table):
             left_out, arguments = self.datamodule.left_out, self.settings.data.init_args
+            if arguments.formula is not None:
+                return
             if self.subcommand == "fit" and arguments.features is None and left_out and self.trainer.is_global_zero:
                 print(f"left out, not numeric: {', '.join(map(repr, left_out))}\n", flush=True)
             columns = self.datamodule.columns  # for config.yaml: as resolved

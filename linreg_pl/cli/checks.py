@@ -1,6 +1,7 @@
 """What the command line refuses before a run begins, and what it takes over from a checkpoint."""
 
 import inspect
+import sys
 from pkgutil import resolve_name
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from linreg_pl.data.base import other_columns
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.models import LinearModel
 from linreg_pl.tables import Columns
+from linreg_pl.tables.expressions import read_formula
 
 FLOAT32 = ("32-true", "32", 32)  # the Trainer's default precision, by its names
 REFUSED_FLAGS = {
@@ -93,13 +95,26 @@ def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) 
 def take_columns(arguments: Namespace, checkpoint: dict[str, Any]) -> None:
     """Read a table as the one that the checkpoint was made with, unless the arguments say otherwise."""
     columns = checkpoint.get("Table", {}).get("columns")
-    if columns is not None and "features" in arguments:
+    if columns is not None and "formula" in columns:
+        arguments.formula = columns
+    elif columns is not None and "features" in arguments:
         arguments.features = arguments.features or columns["features"]
         arguments.categorical = arguments.categorical or list(columns["levels"])
         arguments.levels = arguments.levels or columns["levels"] or None
-        for name in ("missing", "unknown", "time_unit"):
-            if arguments[name] == getattr(Columns, name):
-                arguments[name] = columns[name]
+    for name in ("missing", "unknown", "time_unit") if columns is not None and "features" in arguments else ():
+        if arguments[name] == getattr(Columns, name):
+            arguments[name] = columns[name]
+
+
+def take_formula(settings: Namespace) -> None:
+    """Let a formula say what the target is, rather than a config, and whether the model has an intercept."""
+    data, model = settings.data.init_args, settings.model.init_args
+    if not isinstance(data.get("formula"), str):
+        return
+    if not any(word.startswith("--data.target") for word in sys.argv):
+        data.target = None
+    if "bias" in model and not read_formula(data.formula, ("_",)).has_intercept:
+        model.bias = False
 
 
 def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, data: DataModule, fits: bool) -> None:

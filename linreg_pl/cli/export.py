@@ -19,6 +19,7 @@ from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
 from linreg_pl.runs.checkpoints import load_last
 from linreg_pl.tables.columns import Columns
+from linreg_pl.tables.formula import Formula, saved_columns
 
 NAMES_SHOWN = 20
 
@@ -72,6 +73,10 @@ def command(arguments: list[str]) -> None:
     atomic_write(path, form.encode(predictor))
     print(f"model in {path}")
     print(form.usage.format(path=str(path), columns=_describe_columns(predictor)), flush=True)
+    if isinstance(predictor.columns, Formula):
+        print(
+            f"it takes the columns that the formula makes, {predictor.columns.formula}, and does not make them itself"
+        )
 
 
 def read(run: Path) -> LinearPredictor:
@@ -103,19 +108,21 @@ def _predictor(path: Path, checkpoint: dict[str, Any]) -> LinearPredictor:
         data["target_name"],
         {name: found[name] for name in names},
         found["bias"] if has_bias else 0.0,
-        Columns(**data["columns"]) if "columns" in data else Columns(names),
+        saved_columns(data["columns"]) if "columns" in data else Columns(names),
         data.get("kinds", dict.fromkeys(names, "numbers")),
     )
 
 
 def as_json(predictor: LinearPredictor) -> bytes:
     """Return JSON with all that is needed to predict, also from levels, dates and missing values."""
+    is_formula = isinstance(predictor.columns, Formula)
+    features = list(predictor.weights) if is_formula else predictor.columns.features
     content = {
         "format": "linreg_pl",
         "version": 1,
         "target": predictor.target,
         "intercept": predictor.intercept,
-        "features": [_feature(predictor, name) for name in predictor.columns.features],
+        "features": [_feature(predictor, name) for name in features],
         "missing": predictor.columns.missing,
         "unknown": predictor.columns.unknown,
     }
@@ -123,6 +130,8 @@ def as_json(predictor: LinearPredictor) -> bytes:
 
 
 def _feature(predictor: LinearPredictor, name: str) -> dict[str, Any]:
+    if isinstance(predictor.columns, Formula):
+        return {"name": name, "kind": "expression", "coefficient": predictor.weights[name]}
     result: dict[str, Any] = {"name": name, "kind": predictor.kinds[name]}
     if name in predictor.columns.levels:
         reference, *others = predictor.columns.levels[name]

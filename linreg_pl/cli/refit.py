@@ -20,7 +20,7 @@ from linreg_pl.data.parts import Part
 from linreg_pl.errors import InputError, suggestion
 from linreg_pl.functional.factors import merge_shifted, shifted, triangularize
 from linreg_pl.runs.checkpoints import load_last
-from linreg_pl.tables import Columns
+from linreg_pl.tables.formula import saved_columns
 
 USAGE = """\
 python train.py refit RUN --model.penalty 0.1
@@ -57,7 +57,9 @@ class SavedFactors(DataModule):
     def _keep(self, features: Sequence[str]) -> None:
         if "columns" not in self.state:
             raise InputError("--features: only columns of a table can be left out")
-        columns = Columns(**self.state["columns"])
+        columns = saved_columns(self.state["columns"])
+        if columns.intercept is not None:
+            raise InputError("--features: the run has a formula; fit again, with another one")
         for name in features:
             if name not in columns.features:
                 hint = suggestion(name, columns.features)

@@ -21,6 +21,8 @@ class RowsInParts(L.LightningDataModule, ABC):
     Attributes:
         feature_names: names of the columns of X.
         target_name: name of y.
+        formula: that made the columns, if one did.
+        intercept: whether it has one; None where no formula tells.
         truth: the coefficients that the data were made with, weights then bias, if known.
         weighted: whether training rows have weights.
         predicts_weighted: whether rows to predict have them.
@@ -29,6 +31,8 @@ class RowsInParts(L.LightningDataModule, ABC):
 
     feature_names: list[str]
     target_name: str
+    formula: str | None = None
+    intercept: bool | None = None
     weighted = predicts_weighted = False
     truth: tuple[list[float], float] | None = None
     sample: Sample | None = None

@@ -5,22 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linreg_pl.data.sampling import Split
-from linreg_pl.errors import InputError, suggestion
-from linreg_pl.tables.columns import (
-    Columns,
-    as_text,
-    can_be_levels,
-    decoded,
-    described,
-    find_levels,
-    is_missing,
-    is_time,
-    numbers,
-)
+from linreg_pl.errors import InputError
+from linreg_pl.tables.columns import Columns, as_text, decoded, find_levels, is_missing, numbers
 from linreg_pl.tables.progress import with_progress
-from linreg_pl.tables.sources import Piece, Source, require_columns
+from linreg_pl.tables.sources import Piece, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,9 +19,6 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val", "test")
 DROPPED = len(PARTS)  # the number of a part that is none
-PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
-
-
 MAX_COLUMNS = 10_000  # of X
 
 
@@ -67,13 +55,13 @@ def survey(source: Source, columns: Columns, others: Sequence[str], split: Split
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted = [name for name, levels in columns.levels.items() if not levels]
-    names = [*columns.features, *others] if columns.missing != "error" else [*wanted, *others[1:]]
+    wanted, weights = columns.without_levels, others[1:]
+    names = columns.reads(others) if columns.missing != "error" else [*wanted, *weights]
     seen: dict[str, pa.Array] = {}
     sums, present, missing = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     rows = np.zeros(len(PARTS), np.int64)
-    for piece in read(source, names):
-        numeric = [name for name in names if name not in columns.levels]
+    for piece in read(source, names) if names else ():
+        numeric = [name for name in names if name not in columns.texts]
         values = {name: numbers(source, piece, name, columns.time_unit) for name in numeric}
         absent = {
             name: np.isnan(values[name]) if name in values else is_missing(piece.batch.column(name)) for name in names
@@ -81,7 +69,7 @@ def survey(source: Source, columns: Columns, others: Sequence[str], split: Split
         parts = split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
         if columns.missing == "drop":
             parts[np.any(list(absent.values()), axis=0)] = DROPPED
-        for name in others[1:]:
+        for name in weights:
             parts[values[name] == 0] = DROPPED
         training = parts == 0
         rows += np.bincount(parts, minlength=DROPPED + 1)[: len(PARTS)]
@@ -96,52 +84,19 @@ def survey(source: Source, columns: Columns, others: Sequence[str], split: Split
             if name in seen and seen[name].type != found.type:  # from several files
                 seen[name], found = as_text(seen[name]), as_text(found)
             seen[name] = pc.unique(pa.concat_arrays([*([seen[name]] if name in seen else []), found]))
-    means = {name: sums[name] / max(present[name], 1) for name in names if name not in columns.levels}
+    means = {name: sums[name] / max(present[name], 1) for name in names if name not in columns.texts}
     return Survey(missing, rows.tolist(), find_levels(seen), means)
 
 
-def check_roles(
-    source: Source,
-    target: str,
-    features: Sequence[str],
-    categorical: Sequence[str],
-    levels: Sequence[str],
-    weights: str | None,
-    ids: Sequence[str],
-) -> None:
-    """Check that the columns of a table can be what they are asked to be.
-
-    Raises:
-        InputError: names the column and the flag.
-    """
-    require_columns("--data.features", features, source)
-    if not features:
-        raise InputError(
-            f"{source.name}: has no numeric column besides the target {target!r}"
-            f" (--data.features, --data.categorical); it has {described(source)}"
-        )
-    if "" in features:
-        raise InputError(
-            f"{source.name}: a column has no name, as an index that was saved along:"
-            " name it, or leave it out of --data.features"
-        )
-    for name in categorical:
-        if not can_be_levels(source.schema.field(name).type):
-            raise InputError(
-                f"{source.name}: column {name!r} is of type {source.schema.field(name).type},"
-                " whose values cannot be levels"
-            )
-    if apart := [name for name in categorical if name not in features]:
-        raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
-    if strange := [name for name in levels if name not in categorical]:
-        hint = suggestion(strange[0], categorical)
-        raise InputError(f"--data.levels: {strange[0]!r} is not among --data.categorical{hint}")
-    if taken := [name for name in ids if name in PREDICTED]:
-        raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
-    if target in features:
-        raise InputError(f"--data.features: contains the target {target!r}")
-    if weights in (target, *features):
-        raise InputError(f"--data.weights {weights}: is also the target or a feature")
+def training_rows(
+    source: Source, columns: Columns, others: Sequence[str], split: Split
+) -> Iterator[tuple[Piece, NDArray[np.bool_]]]:
+    """Yield the pieces of a table, with which of their rows are for training; rows of weight 0 are no rows."""
+    for piece in read(source, columns.reads(others)):
+        used = split.parts(piece.start, piece.start + piece.batch.num_rows).numpy() == 0
+        for name in others[1:]:
+            used &= numbers(source, piece, name, columns.time_unit) != 0
+        yield piece, used
 
 
 def check_fractions(val: float, test: float) -> None:
@@ -155,34 +110,6 @@ def check_fractions(val: float, test: float) -> None:
             raise InputError(f"--data.{flag}_fraction {fraction}: must be at least 0 and less than 1")
     if val + test >= 1:
         raise InputError("--data.val_fraction and --data.test_fraction: leave no rows to train on")
-
-
-def check_names(path: str, names: Sequence[str]) -> None:
-    """Check the names of the columns of X.
-
-    Raises:
-        InputError: two are alike, or one is that of the intercept.
-    """
-    for name in names:
-        if name == "bias" or names.count(name) > 1:
-            what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
-            raise InputError(f"{path}: {name!r} is {what}; rename the column")
-
-
-def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], target: str) -> None:
-    """Check that columns can make clusters, and others groups.
-
-    Raises:
-        InputError: names the column and the reason.
-    """
-    if len(names) > 2:
-        raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
-    for what, given in (("clusters", names), ("groups", groups)):
-        for number, name in enumerate(given):
-            if name == target or name in given[:number]:
-                raise InputError(f"--data.{what}: {name!r} is given twice, or is the target")
-            if not can_be_levels(kind := source.schema.field(name).type):
-                raise InputError(f"--data.{what}: column {name!r} is of type {kind}, whose values make no {what}")
 
 
 def require_weights(what: str, weight: "Tensor") -> None:
@@ -212,22 +139,6 @@ def check_learned(columns: Columns, weights: str | None, mean_weight: float) -> 
         )
     if not mean_weight > 0:
         raise InputError(f"column {weights!r}: the weights of the training rows are all zero")
-
-
-def check_saved(saved: Columns, wanted: Columns) -> None:
-    """Check that the columns of a checkpoint can be used as they are wanted.
-
-    Raises:
-        InputError: another unit of time is wanted, or means that were not learned.
-    """
-    if saved.time_unit != wanted.time_unit:
-        raise InputError(
-            f"--data.time_unit {wanted.time_unit}: the checkpoint was made with {saved.time_unit}; leave the flag out"
-        )
-    if wanted.missing == "mean" and saved.missing != "mean":
-        raise InputError(
-            "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values; use drop"
-        )
 
 
 def carried_columns(source: Source, piece: Piece, ids: Sequence[str]) -> "pa.RecordBatch":
@@ -264,12 +175,3 @@ def group_keys(source: Source, names: Sequence[str]) -> "Iterator[list[Tensor]]"
 
     for piece in read(source, names):
         yield [torch.tensor(key.to_numpy()) for key in numbers_and_keys(source, piece, names).columns[1:]]
-
-
-def column_kinds(source: Source, columns: Columns) -> dict[str, str]:
-    """What each feature's column holds: "levels", "times" or "numbers"."""
-
-    def kind(name: str) -> str:
-        return "times" if is_time(source.schema.field(name).type) else "numbers"
-
-    return {name: "levels" if name in columns.levels else kind(name) for name in columns.features}

@@ -10,25 +10,32 @@ import torch
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.parts import Part
+from linreg_pl.data.roles import (
+    check_clusters,
+    check_names,
+    check_others,
+    check_saved,
+    choose_columns,
+    coded_columns,
+    column_kinds,
+    formula_columns,
+)
 from linreg_pl.data.sampling import Split
 from linreg_pl.data.survey import (
     PARTS,
     carried_columns,
-    check_clusters,
     check_fractions,
     check_learned,
-    check_names,
-    check_roles,
-    check_saved,
-    column_kinds,
     group_keys,
     numbers_and_keys,
     read,
     require_weights,
     survey,
+    training_rows,
 )
 from linreg_pl.errors import InputError, require_positive
-from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown, numeric_names
+from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown
+from linreg_pl.tables.formula import saved_columns
 from linreg_pl.tables.sources import Piece, open_table, require_columns
 
 
@@ -38,6 +45,8 @@ class Table(DataModule):
     Args:
         path: a file, a folder of files, or a pattern such as ``houses/*.parquet``.
         target: name of the column to explain.
+        formula: instead of target, features, categorical and levels: such as ``log(price) ~ rooms + C(city) * age``,
+            as `formulaic <https://matthewwardrop.github.io/formulaic>`_ reads it, or what a checkpoint keeps of one.
         features: names of the columns to explain it by; by default every numeric column
             but the target, and the categorical ones.
         categorical: names of the columns whose values are levels: each level but the first,
@@ -65,7 +74,7 @@ class Table(DataModule):
     def __init__(
         self,
         path: str,
-        target: str,
+        target: str | None = None,
         features: Sequence[str] | None = None,
         categorical: Sequence[str] = (),
         levels: dict[str, list[str]] | None = None,
@@ -82,35 +91,39 @@ class Table(DataModule):
         memory: int = 256,
         clusters: Sequence[str] = (),
         groups: Sequence[str] = (),
+        formula: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(batch_size, seed, standardize)
         require_positive("--data.memory", memory)
         check_fractions(val_fraction, test_fraction)
         self.memory = memory
-        self.target_name = target
         self.weights = weights
         self.weighted = weights is not None
         self.ids, self.clusters, self.groups = list(ids), list(clusters), list(groups)
-        self.source = open_table(path, categorical=categorical)
+        self.source = open_table(path, categorical=coded_columns(categorical, formula))
         for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
-        if features is None:
-            numeric = numeric_names(self.source)
-            usable = [name for name in self.source.schema.names if name in numeric or name in categorical]
-            features = [name for name in usable if name not in (target, weights, *ids)]
-        check_roles(self.source, target, features, categorical, list(levels or ()), weights, self.ids)
-        check_clusters(self.source, self.clusters, self.groups, target)
+        how: dict[str, Any] = {"missing": missing, "unknown": unknown, "time_unit": time_unit}
+        self.columns: Columns
+        if formula is None:
+            self.columns = choose_columns(
+                self.source, (weights, *ids), target, features, categorical, levels or {}, **how
+            )
+        else:
+            given = {"target": target, "features": features, "categorical": categorical, "levels": levels}
+            made = formula_columns(self.source, formula, (weights, *ids, *clusters, *groups), given, **how)
+            self.columns, self.formula = made, made.formula
+        self.target_name = target or self.columns.target
+        check_others(weights, ids, self.columns.reads([self.target_name]))
+        check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
         self.group_keys = partial(group_keys, self.source, self.groups) if groups else None
-        known = {name: levels[name] for name in categorical if levels and name in levels}
-        known |= {name: [] for name in features if name in categorical and name not in known}
-        self.columns = Columns(list(features), {n: list(v) for n, v in known.items()}, {}, missing, unknown, time_unit)
         self.mean_weight = 1.0
         self.split = Split(self.source.num_rows, (val_fraction, test_fraction), seed)
         held_out = self.split.counts()
         self.counts = dict(zip(PARTS, (self.source.num_rows - sum(held_out), *held_out), strict=True))
         self.missing_counts: dict[str, int] = {}
         self._surveyed = False
-        if any(not found for found in self.columns.levels.values()):
+        if not self.columns.is_learned:
             self._survey(learn=True)
         check_names(path, self.feature_names)
 
@@ -120,6 +133,11 @@ class Table(DataModule):
         return self.columns.names
 
     @property
+    def intercept(self) -> bool | None:  # type: ignore[override]
+        """Whether the formula has an intercept; None without one."""
+        return self.columns.intercept
+
+    @property
     def num_table_rows(self) -> int:
         """Rows of the table."""
         return self.source.num_rows
@@ -127,11 +145,11 @@ class Table(DataModule):
     @property
     def left_out(self) -> list[str]:
         """Columns that are not used."""
-        used = {*self.columns.features, self.target_name, self.weights, *self.ids}
+        used = {*self.columns.reads([self.target_name]), self.weights, *self.ids}
         return [name for name in self.source.schema.names if name not in used]
 
     def _require_others(self) -> None:
-        require_columns("--data.target", [self.target_name], self.source)
+        require_columns("--data.target", self.columns.target_columns(self.target_name), self.source)
         require_columns("--data.weights", self._others[1:], self.source)
 
     @property
@@ -170,6 +188,8 @@ class Table(DataModule):
                 self.columns.means = {name: found.means[name] for name in self.columns.features if name in found.means}
             if self.weights is not None:
                 self.mean_weight = found.means[self.weights]
+            others = self._others
+            self.columns.learn(self.source, partial(training_rows, self.source, self.columns, others, self.split))
             check_learned(self.columns, self.weights, self.mean_weight)
         self._surveyed = True
 
@@ -178,7 +198,7 @@ class Table(DataModule):
         others, ids = self._others, self.carried if part == "train" else None
         if part == "predict":
             others, ids = self._others[1:] * self.predicts_weighted, self.ids or None
-        names = list(dict.fromkeys([*self.columns.features, *others, *(ids or ())]))
+        names = list(dict.fromkeys([*self.columns.reads(others), *(ids or ())]))
         return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
 
     def _batch(self, part: Part, piece: Piece, others: list[str], ids: Sequence[str] | None) -> Batch:
@@ -230,7 +250,11 @@ class Table(DataModule):
         Raises:
             InputError: the checkpoint was made for other columns.
         """
-        columns, kinds, mine = Columns(**state_dict["columns"]), column_kinds(self.source, self.columns), self.columns
+        columns, kinds, mine = (
+            saved_columns(state_dict["columns"]),
+            column_kinds(self.source, self.columns),
+            self.columns,
+        )
         check_saved(columns, mine)
         if sorted(columns.features) == sorted(mine.features):
             self.columns = replace(columns, missing=mine.missing, unknown=mine.unknown)  # in its order

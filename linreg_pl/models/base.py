@@ -175,6 +175,9 @@ class LinearModel(L.LightningModule, ABC):
         wanted, names = len(self.feature_names), data.feature_names
         if wanted != len(names) and (stage == "fit" or not self._knows_names):
             raise InputError(f"num_features {wanted}: the data have {len(names)} features, beginning with {names[0]!r}")
+        if data.intercept not in (None, self.has_bias):
+            mend = "no intercept, the model has: give it bias=False" if self.has_bias else "an intercept: add - 1 to it"
+            raise InputError(f"--data.formula: has {mend}")
         if stage == "fit":
             self.scaler.set(None if self.wants_raw else data.scaling)
         if stage == "fit" or not self._knows_names:

@@ -63,6 +63,7 @@ def format_report(report: Report, folder: Path | None) -> str:
     parts = [
         report.get("failure", ""),
         _size(report),
+        _formula(report),
         _missing_values(report),
         table(_coefficients(report)),
         styled(_arrival(report), GREEN if (report.get("joint_distance") or 0) <= 1 else YELLOW),
@@ -129,6 +130,14 @@ def _size(report: Report) -> str:
         return ""
     plural = "" if report["num_features"] == 1 else "s"
     return f"{report['num_train']:,} training rows, {report['num_features']:,} column{plural}"
+
+
+def _formula(report: Report) -> str:
+    """Say what was fitted, and in which units its target is."""
+    if "formula" not in report:
+        return ""
+    units = f"; the target, predictions and errors are in units of {printable(report['target'])}"
+    return f"formula: {printable(report['formula'])}{'' if report['target'].isidentifier() else units}"
 
 
 def _missing_values(report: Report) -> str:

@@ -1,6 +1,6 @@
 """Turns the columns of a table into the columns of X, or says in one sentence why a value cannot be used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +40,47 @@ class Columns:
     missing: Missing = "error"
     unknown: Unknown = "error"
     time_unit: TimeUnit = "days"
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns whose values are levels, not numbers."""
+        return list(self.levels)
+
+    @property
+    def without_levels(self) -> list[str]:
+        """Columns whose levels are still to be learned from the training rows."""
+        return [name for name, levels in self.levels.items() if not levels]
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether nothing but means is still to be learned from the training rows."""
+        return not self.without_levels
+
+    @property
+    def target(self) -> str:
+        """Name of the target, if the columns tell."""
+        return ""
+
+    @property
+    def intercept(self) -> bool | None:
+        """Whether there is to be an intercept; None if the columns do not tell."""
+        return None
+
+    def learn(self, source: Source, training: Callable[[], Iterator[tuple[Piece, NDArray[np.bool_]]]]) -> None:
+        """Learn what only formulas need.
+
+        Args:
+            source: the table.
+            training: yields its pieces, with which of their rows are for training; it is called for each pass.
+        """
+
+    def target_columns(self, target: str) -> list[str]:
+        """Columns of the table that the target is made of."""
+        return [target]
+
+    def reads(self, others: Sequence[str]) -> list[str]:
+        """Columns of the table that are needed for X and for others."""
+        return list(dict.fromkeys([*self.features, *others]))
 
     @property
     def names(self) -> list[str]:
@@ -83,7 +124,8 @@ class Columns:
         if self.unknown == "error":
             for name, rows in unknown.items():
                 if rows.any() and (kept := rows & ~np.isnan(result).any(axis=0)).any():
-                    self._refuse_unknown(source, piece, name, int(kept.argmax()))
+                    row = int(kept.argmax())
+                    self._refuse_unknown(source, piece, name, row, as_text(piece.batch.column(name))[row].as_py())
         return result
 
     def _numbers(self, source: Source, piece: Piece, name: str, mean: float | None) -> NDArray[np.floating]:
@@ -92,7 +134,7 @@ class Columns:
             absent = np.isnan(values)
             if (infinite := ~finite & ~absent).any():
                 row = int(infinite.argmax())
-                raise _fault(source, piece, name, row, f"{values[row]} is not a finite number")
+                raise fault(source, piece, name, row, f"{values[row]} is not a finite number")
             if self.missing == "mean" and mean is not None:
                 values = np.where(absent, values.dtype.type(mean), values)
             elif self.missing != "drop":
@@ -105,15 +147,15 @@ class Columns:
             if self.missing == "mean"
             else "fill it in, or set --data.missing drop or mean"
         )
-        raise _fault(source, piece, name, row, f"the value is missing; {mend}")
+        raise fault(source, piece, name, row, f"the value is missing; {mend}")
 
-    def _refuse_unknown(self, source: Source, piece: Piece, name: str, row: int) -> None:
+    def _refuse_unknown(self, source: Source, piece: Piece, name: str, row: int, value: object) -> None:
         known = ", ".join(map(repr, self.levels[name][:10]))
         what = (
-            f"{as_text(piece.batch.column(name))[row].as_py()!r} is not among the levels of the training rows"
+            f"{value!r} is not among the levels of the training rows"
             f" ({known}); --data.unknown ignore treats it as the first of them"
         )
-        raise _fault(source, piece, name, row, what)
+        raise fault(source, piece, name, row, what)
 
     def _one_hot(self, result: NDArray[np.floating], source: Source, piece: Piece, name: str) -> NDArray[np.bool_]:
         """Write ones and zeros, and NaN for missing values; return which values are no levels."""
@@ -133,7 +175,8 @@ class Columns:
         return unknown
 
 
-def _fault(source: Source, piece: Piece, name: str, row: int, what: str) -> InputError:
+def fault(source: Source, piece: Piece, name: str, row: int, what: str) -> InputError:
+    """Return the error for a value, of a row that is counted from the beginning of the piece."""
     return InputError(f"{source.name}: column {name!r}, {source.where(piece.start + row)}: {what}")
 
 
@@ -151,7 +194,7 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     kind = column.type
     if types.is_floating(kind):
         return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
-    if _is_text(kind):
+    if is_text(kind):
         texts = column.to_pylist()
         try:
             return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(texts)])
@@ -168,14 +211,14 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     values: NDArray[np.floating] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if types.is_integer(kind) and (large := np.abs(values) >= 2**53).any():  # 2^53 + 1 was rounded to 2^53
         row = int(large.argmax())
-        raise _fault(source, piece, name, row, f"{column[row]} {BEYOND}")
+        raise fault(source, piece, name, row, f"{column[row]} {BEYOND}")
     if types.is_decimal(kind) and kind.precision > 15:
         back = pa.array(values, from_pandas=True).cast(kind, safe=False)
         differs = pc.not_equal(back, column).fill_null(False).to_numpy(zero_copy_only=False)
         for row in np.flatnonzero(differs).tolist():
             if len(column[row].as_py().normalize().as_tuple().digits) > 15:
                 what = f"{column[row]} has more digits than float64 holds; round the column"
-                raise _fault(source, piece, name, row, what)
+                raise fault(source, piece, name, row, what)
     return values
 
 
@@ -196,10 +239,10 @@ def _parsed(source: Source, piece: Piece, name: str, row: int, text: str | None)
     if text is None or not text.strip():
         return np.nan
     if not _is_number(text):
-        raise _fault(source, piece, name, row, f"{text!r} is not a number")
+        raise fault(source, piece, name, row, f"{text!r} is not a number")
     value = float(text)
     if abs(value) >= 2**53 and text.strip().lstrip("+-").isdigit():
-        raise _fault(source, piece, name, row, f"{text} {BEYOND}")
+        raise fault(source, piece, name, row, f"{text} {BEYOND}")
     return value
 
 
@@ -235,7 +278,7 @@ def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
 
 def numeric_names(source: Source) -> list[str]:
     """Return the names of the numeric columns; a column of text is one if half of its first 1000 values are numbers."""
-    texts = [column.name for column in source.schema if _is_text(column.type)]
+    texts = [column.name for column in source.schema if is_text(column.type)]
     found = {column.name for column in source.schema if is_numeric(column.type)}
     if texts:
         first = next(source.pieces(texts)).batch
@@ -255,10 +298,11 @@ def can_be_levels(kind: "pa.DataType") -> bool:
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    return _is_text(kind) or is_numeric(kind) or is_time(kind) or bool(types.is_time(kind) or types.is_null(kind))
+    return is_text(kind) or is_numeric(kind) or is_time(kind) or bool(types.is_time(kind) or types.is_null(kind))
 
 
-def _is_text(kind: "pa.DataType") -> bool:
+def is_text(kind: "pa.DataType") -> bool:
+    """Return whether a type is text."""
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind))

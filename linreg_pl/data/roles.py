@@ -1,0 +1,187 @@
+"""Which columns of a table are used for what, as the flags say, and what is refused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linreg_pl.errors import InputError, suggestion
+from linreg_pl.tables.columns import Columns, can_be_levels, described, is_time, numeric_names
+from linreg_pl.tables.expressions import read_formula
+from linreg_pl.tables.formula import Formula
+from linreg_pl.tables.sources import Source, require_columns
+
+PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
+
+
+def coded_columns(categorical: Sequence[str], formula: str | Mapping[str, Any] | None) -> list[str]:
+    """Return the columns whose values are levels, so that ``01234`` is not the number 1234."""
+    if formula is None:
+        return list(categorical)
+    text = formula if isinstance(formula, str) else formula["formula"]
+    return [name for factor in read_formula(text, ("_",)).factors if factor.is_coded for name in factor.columns]
+
+
+def choose_columns(
+    source: Source,
+    apart: Sequence[str | None],
+    target: str | None,
+    features: Sequence[str] | None,
+    categorical: Sequence[str],
+    levels: Mapping[str, Sequence[str]],
+    **options: Any,
+) -> Columns:
+    """Return how the columns of a table are used.
+
+    Args:
+        source: the table.
+        apart: columns that are no features unless they are named.
+        target: name of a column.
+        features: names of columns; None for all that can be.
+        categorical: those of them whose values are levels.
+        levels: of these, where they are given.
+        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+
+    Raises:
+        InputError: names the column and the flag.
+    """
+    if target is None:
+        raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
+    if features is None:
+        numeric = numeric_names(source)
+        usable = [name for name in source.schema.names if name in numeric or name in categorical]
+        features = [name for name in usable if name not in (target, *apart)]
+    check_features(source, target, features, categorical, list(levels))
+    known = {name: list(levels.get(name, [])) for name in features if name in categorical}
+    return Columns(list(features), known, **options)
+
+
+def formula_columns(
+    source: Source,
+    formula: str | Mapping[str, Any],
+    apart: Sequence[str | None],
+    given: Mapping[str, Any],
+    **options: Any,
+) -> Formula:
+    """Return how a formula uses the columns of a table.
+
+    Args:
+        source: the table.
+        formula: its text, or what a checkpoint keeps of one.
+        apart: columns that ``.`` does not stand for.
+        given: what the formula says already, by the names of the flags.
+        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+
+    Raises:
+        InputError: such a flag is given, or the formula cannot be used.
+    """
+    for name in (name for name, value in given.items() if value):
+        raise InputError(f"--data.{name}: is said by --data.formula; leave it out")
+    if isinstance(formula, str):
+        usable = [column.name for column in source.schema if can_be_levels(column.type)]
+        columns = Formula.of(formula, source, [name for name in usable if name not in apart], **options)
+    else:
+        columns = Formula(**(dict(formula) | options))
+    require_columns("--data.formula", columns.features, source)
+    return columns
+
+
+def check_features(
+    source: Source,
+    target: str,
+    features: Sequence[str],
+    categorical: Sequence[str],
+    levels: Sequence[str],
+) -> None:
+    """Check that columns of a table can be the features.
+
+    Raises:
+        InputError: names the column and the flag.
+    """
+    require_columns("--data.features", features, source)
+    if not features:
+        raise InputError(
+            f"{source.name}: has no numeric column besides the target {target!r}"
+            f" (--data.features, --data.categorical); it has {described(source)}"
+        )
+    if "" in features:
+        raise InputError(
+            f"{source.name}: a column has no name, as an index that was saved along:"
+            " name it, or leave it out of --data.features"
+        )
+    for name in categorical:
+        if not can_be_levels(source.schema.field(name).type):
+            raise InputError(
+                f"{source.name}: column {name!r} is of type {source.schema.field(name).type},"
+                " whose values cannot be levels"
+            )
+    if apart := [name for name in categorical if name not in features]:
+        raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
+    if strange := [name for name in levels if name not in categorical]:
+        hint = suggestion(strange[0], categorical)
+        raise InputError(f"--data.levels: {strange[0]!r} is not among --data.categorical{hint}")
+    if target in features:
+        raise InputError(f"--data.features: contains the target {target!r}")
+
+
+def check_others(weights: str | None, ids: Sequence[str], used: Sequence[str]) -> None:
+    """Check the weights and the columns that go along into the predictions.
+
+    Raises:
+        InputError: names the column.
+    """
+    if taken := [name for name in ids if name in PREDICTED]:
+        raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
+    if weights in used:
+        raise InputError(f"--data.weights {weights}: is also the target or a feature")
+
+
+def check_names(path: str, names: Sequence[str]) -> None:
+    """Check the names of the columns of X.
+
+    Raises:
+        InputError: two are alike, or one is that of the intercept.
+    """
+    for name in names:
+        if name == "bias" or names.count(name) > 1:
+            what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
+            raise InputError(f"{path}: {name!r} is {what}; rename the column")
+
+
+def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], targets: Sequence[str]) -> None:
+    """Check that columns can make clusters, and others groups.
+
+    Raises:
+        InputError: names the column and the reason.
+    """
+    if len(names) > 2:
+        raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
+    for what, given in (("clusters", names), ("groups", groups)):
+        for number, name in enumerate(given):
+            if name in targets or name in given[:number]:
+                raise InputError(f"--data.{what}: {name!r} is given twice, or is the target")
+            if not can_be_levels(kind := source.schema.field(name).type):
+                raise InputError(f"--data.{what}: column {name!r} is of type {kind}, whose values make no {what}")
+
+
+def check_saved(saved: Columns, wanted: Columns) -> None:
+    """Check that the columns of a checkpoint can be used as they are wanted.
+
+    Raises:
+        InputError: another unit of time is wanted, or means that were not learned.
+    """
+    if saved.time_unit != wanted.time_unit:
+        raise InputError(
+            f"--data.time_unit {wanted.time_unit}: the checkpoint was made with {saved.time_unit}; leave the flag out"
+        )
+    if wanted.missing == "mean" and saved.missing != "mean":
+        raise InputError(
+            "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values; use drop"
+        )
+
+
+def column_kinds(source: Source, columns: Columns) -> dict[str, str]:
+    """What each feature's column holds: "levels", "times" or "numbers"."""
+
+    def kind(name: str) -> str:
+        return "times" if is_time(source.schema.field(name).type) else "numbers"
+
+    return {name: "levels" if name in columns.texts else kind(name) for name in columns.features}

@@ -1,0 +1,169 @@
+"""What the functions of a formula learn from the training rows, a piece of the table at a time.
+
+Each learner ends with the state that formulaic's function of this name would have kept of the whole column.
+"""
+
+import ast
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linreg_pl.errors import InputError
+from linreg_pl.tables.expressions import arguments, refuse
+
+MAX_DISTINCT = 2**22
+
+
+class Learner(ABC):
+    """Learns from one column, in as many passes as it needs.
+
+    Args:
+        formula: for messages.
+        call: of the function, such as ``poly(area, 2)``.
+
+    Attributes:
+        column: the expression of the column.
+    """
+
+    def __init__(self, formula: str, call: ast.Call) -> None:
+        self.formula, self.text, self.function = formula, ast.unparse(call), ast.unparse(call.func)
+        self.column, self.arguments = arguments(formula, call)
+
+    @abstractmethod
+    def see(self, values: NDArray[np.float64]) -> None:
+        """Take some values of the column, shape ``(n,)``, or ``(n, k)`` for several columns."""
+
+    @abstractmethod
+    def end_pass(self) -> dict[str, Any] | None:
+        """Return the state, of plain values, or None if another pass over the rows is needed."""
+
+
+class Moments(Learner):
+    """Mean and standard deviation, for ``center``, ``scale`` and ``standardize``, by Chan's update (1979)."""
+
+    count = 0
+    mean: Any = 0.0
+    squares: Any = 0.0  # sum of the squared deviations from the mean
+
+    def see(self, values: NDArray[np.float64]) -> None:
+        """Merge the moments of some values."""
+        if count := len(values):
+            mean = values.mean(axis=0)
+            between = self.count * count / (self.count + count)
+            self.squares = self.squares + ((values - mean) ** 2).sum(axis=0) + (mean - self.mean) ** 2 * between
+            self.count += count
+            self.mean = self.mean + (mean - self.mean) * (count / self.count)
+
+    def end_pass(self) -> dict[str, Any]:
+        """Return centre, scale and the degrees of freedom given up."""
+        center, ddof = self.arguments.get("center", True), self.arguments.get("ddof", 1)
+        scale = self.arguments.get("rescale", self.arguments.get("scale", False))
+        where = self.mean if center is True else None if center is False else np.asarray(center, float)
+        if scale is True:
+            squares = self.squares + self.count * (self.mean - (0.0 if where is None else where)) ** 2
+            scale = np.sqrt(squares / (self.count - ddof)) if self.count > ddof else np.nan
+            if not np.all(np.asarray(scale) > 0):
+                raise refuse(self.formula, f"{self.text}: has one value only in the training rows")
+        state = {"ddof": ddof, "center": where, "scale": None if scale is False else np.asarray(scale, float)}
+        return {
+            key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in state.items()
+        }
+
+
+class Polynomial(Learner):
+    """Recurrence of the polynomials that are orthogonal on the rows, for ``poly``: one more of them in each pass."""
+
+    def __init__(self, formula: str, call: ast.Call) -> None:
+        super().__init__(formula, call)
+        self.alpha: dict[int, float] = {}
+        self.norms: dict[int, float] = {}
+        self.sums = np.zeros(2)
+
+    def see(self, values: NDArray[np.float64]) -> None:
+        """Add up the squares of the newest polynomial, and their products with the column."""
+        if not self.arguments["raw"]:
+            last, newest = np.zeros_like(values), np.ones_like(values)
+            with np.errstate(over="ignore", invalid="ignore"):  # where there are too few values
+                for k in range(len(self.alpha)):
+                    beta = self.norms[k] / self.norms[k - 1] if k else 0.0
+                    last, newest = newest, (values - self.alpha[k]) * newest - beta * last
+                self.sums += (newest**2).sum(), (values * newest**2).sum()
+
+    def end_pass(self) -> dict[str, Any] | None:
+        """Keep the norm and the centre of the newest polynomial; end after that of the highest degree."""
+        if self.arguments["raw"]:
+            return {}
+        k, (norm, product) = len(self.alpha), self.sums
+        least = 1e-24 * self.norms[k - 1] * (self.norms.get(1, norm) / self.norms[0]) if k else 0.0  # all is rounding
+        if not least < norm < np.inf:
+            raise refuse(self.formula, f"{self.text}: the training rows have too few distinct values")
+        self.norms[k], self.sums = float(norm), np.zeros(2)
+        if k == self.arguments["degree"]:
+            return {"alpha": self.alpha, "norms2": self.norms}
+        self.alpha[k] = float(product / norm)
+        return None
+
+
+class Spline(Learner):
+    """Bounds and knots, for ``bs``, ``cr``, ``cs`` and ``cc``: quantiles, of the distinct values and their numbers."""
+
+    def __init__(self, formula: str, call: ast.Call) -> None:
+        super().__init__(formula, call)
+        self.distinct, self.counts = np.empty(0), np.empty(0, np.int64)
+
+    def see(self, values: NDArray[np.float64]) -> None:
+        """Count the values.
+
+        Raises:
+            InputError: too many are distinct.
+        """
+        found, counts = np.unique(values, return_counts=True)
+        self.distinct, place = np.unique(np.concatenate([self.distinct, found]), return_inverse=True)
+        self.counts = np.bincount(place, np.concatenate([self.counts, counts])).astype(np.int64)
+        if len(self.distinct) > MAX_DISTINCT:
+            what = f"has over {MAX_DISTINCT:,} distinct values, whose quantiles are not learned; give knots"
+            raise refuse(self.formula, f"{self.text}: {what}, lower_bound and upper_bound, or round the column")
+
+    def end_pass(self) -> dict[str, Any]:
+        """Let formulaic find bounds and knots from the distinct values; quantiles and means need their numbers."""
+        from formulaic.transforms import TRANSFORMS
+
+        function: Any = TRANSFORMS[self.function]
+        given, state = dict(self.arguments), dict[str, Any]()
+        if self.function == "bs" and given["df"]:
+            number = given["df"] - given["degree"] - bool(given["include_intercept"])
+            if number >= 0:
+                given |= {"df": None, "knots": self.quantiles(np.linspace(0, 1, number + 2)[1:-1])}
+        try:
+            function(self.distinct, **given, _state=state)
+            if isinstance(given.get("constraints"), str):
+                free = state | {"constraints": None}
+                columns = np.column_stack(list(function(self.distinct, **given, _state=free).values()))
+                state["constraints"] = np.average(columns, axis=0, weights=self.counts)[None]
+        except (TypeError, ValueError) as error:
+            raise refuse(self.formula, f"{self.text}: {error}") from error
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in state.items()}
+
+    def quantiles(self, shares: NDArray[np.float64]) -> list[float]:
+        """Return quantiles as `numpy.quantile` does, of the values within the bounds if others do not count."""
+        values, counts = self.distinct, self.counts
+        if self.arguments["extrapolation"] in ("clip", "na", "zero"):
+            low, high = (self.arguments[f"{side}_bound"] for side in ("lower", "upper"))
+            within = (values >= (-np.inf if low is None else low)) & (values <= (np.inf if high is None else high))
+            values, counts = values[within], counts[within]
+        ends = np.cumsum(counts)
+        if not len(ends):
+            raise InputError(f"{self.text}: no value lies within the bounds")
+        places = shares * (ends[-1] - 1)
+        below = np.floor(places)
+        low, high = (values[np.searchsorted(ends, np.minimum(below + k, ends[-1] - 1), "right")] for k in (0, 1))
+        return [float(value) for value in low + (high - low) * (places - below)]
+
+
+LEARNERS: dict[str, type[Learner]] = {
+    **dict.fromkeys(("center", "scale", "standardize"), Moments),
+    **dict.fromkeys(("bs", "cc", "cr", "cs"), Spline),
+    "poly": Polynomial,
+}
