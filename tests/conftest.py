@@ -49,8 +49,10 @@ def process_left_as_it_was() -> Iterator[None]:
         signal.signal(number, handler)
     for kind, name in itertools.product(get_all_subclasses(DataLoader) | {DataLoader}, PATCHED):
         if f"__old{name}" in vars(kind):
-            setattr(kind, name, methods.get((kind, name), vars(kind)[f"__old{name}"]))
             delattr(kind, f"__old{name}")
+            delattr(kind, name)
+            if (kind, name) in methods:
+                setattr(kind, name, methods[kind, name])
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ class Columns:
         known = ", ".join(map(repr, self.levels[name][:10]))
         what = (
             f"{value!r} is not among the levels of the training rows"
-            f" ({known}); --data.unknown ignore treats it as the first of them"
+            f" ({known}); --data.unknown ignore takes it for the reference level"
         )
         raise fault(source, piece, name, row, what)
 
@@ -305,6 +305,7 @@ def is_text(kind: "pa.DataType") -> bool:
     """Return whether a type is text."""
     from pyarrow import types
 
+    kind = kind.value_type if types.is_dictionary(kind) else kind
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 

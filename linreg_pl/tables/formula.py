@@ -307,12 +307,10 @@ class Formula(Columns):
         Raises:
             InputError: names the first that is not.
         """
-        import pandas as pd
-
         for factor in self._coded:
             if all(name in frame for name in factor.columns):  # the target is not, of rows to predict
                 values = self._values(factor, frame)
-                strange = pd.Categorical(values, categories=self.levels[factor.text]).codes < 0
+                strange = ~values.isin(self.levels[factor.text])
                 if strange.any():
                     place = int(strange.argmax())
                     row = int(np.flatnonzero(kept)[place])

@@ -139,7 +139,7 @@ def test_unknown_level_is_refused(fit, tmp_path, with_a_new_town, command):
     refused(
         outcome,
         "{new}: column 'town', row 8: 'Kiel' is not among the levels of the training rows ('Bonn', 'Köln', 'Ulm');"
-        " --data.unknown ignore treats it as the first of them",
+        " --data.unknown ignore takes it for the reference level",
     )
 
 

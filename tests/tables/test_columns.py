@@ -93,7 +93,7 @@ class TestLevels:
     def test_unknown_level_is_refused(self):
         assert refusal(columns=by_city(), city=["Oslo", "Bonn"]) == (
             "t: column 'city', row 2: 'Bonn' is not among the levels of the training rows ('Paris', 'Oslo', 'Rome');"
-            " --data.unknown ignore treats it as the first of them"
+            " --data.unknown ignore takes it for the reference level"
         )
 
     def test_unknown_level_is_the_reference_if_asked_for(self):
