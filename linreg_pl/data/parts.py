@@ -10,6 +10,7 @@ from torch import Tensor
 
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.sampling import Sample
+from linreg_pl.errors import InputError
 
 T = TypeVar("T")
 Part = Literal["train", "val", "test", "predict"]
@@ -36,6 +37,16 @@ class RowsInParts(L.LightningDataModule, ABC):
     weighted = predicts_weighted = False
     truth: tuple[list[float], float] | None = None
     sample: Sample | None = None
+
+    def require_bias(self, has_bias: bool) -> None:
+        """Check that a model has a bias if the formula wants one, and none if not.
+
+        Raises:
+            InputError: it differs.
+        """
+        if self.intercept not in (None, has_bias):
+            mend = "no intercept, the model has: give it bias=False" if has_bias else "an intercept: add - 1 to it"
+            raise InputError(f"--data.formula: has {mend}")
 
     @abstractmethod
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:

@@ -1,13 +1,14 @@
 """Which columns of a table are used for what, as the flags say, and what is refused."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from linreg_pl.errors import InputError, suggestion
-from linreg_pl.tables.columns import Columns, can_be_levels, described, is_time, numeric_names
+from linreg_pl.tables.columns import Columns
 from linreg_pl.tables.expressions import read_formula
 from linreg_pl.tables.formula import Formula
 from linreg_pl.tables.sources import Source, require_columns
+from linreg_pl.tables.values import can_be_levels, described, is_time, numeric_names
 
 PREDICTED = ("row", "prediction", "standard_error", "low", "high")  # columns of the predictions
 
@@ -20,45 +21,49 @@ def coded_columns(categorical: Sequence[str], formula: str | Mapping[str, Any] |
     return [name for factor in read_formula(text, ("_",)).factors if factor.is_coded for name in factor.columns]
 
 
-def choose_columns(
-    source: Source,
-    apart: Sequence[str | None],
-    target: str | None,
-    features: Sequence[str] | None,
-    categorical: Sequence[str],
-    levels: Mapping[str, Sequence[str]],
-    **options: Any,
-) -> Columns:
-    """Return how the columns of a table are used.
+class NamedColumns(NamedTuple):
+    """What the flags name, where no formula does.
 
-    Args:
-        source: the table.
-        apart: columns that are no features unless they are named.
-        target: name of a column.
-        features: names of columns; None for all that can be.
+    Attributes:
+        target: a column.
+        features: columns; None for all that can be.
         categorical: those of them whose values are levels.
         levels: of these, where they are given.
-        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
-
-    Raises:
-        InputError: names the column and the flag.
     """
-    if target is None:
-        raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
-    if features is None:
-        numeric = numeric_names(source)
-        usable = [name for name in source.schema.names if name in numeric or name in categorical]
-        features = [name for name in usable if name not in (target, *apart)]
-    check_features(source, target, features, categorical, list(levels))
-    known = {name: list(levels.get(name, [])) for name in features if name in categorical}
-    return Columns(list(features), known, **options)
+
+    target: str | None
+    features: Sequence[str] | None
+    categorical: Sequence[str]
+    levels: Mapping[str, Sequence[str]]
+
+    def columns(self, source: Source, apart: Sequence[str | None], **options: Any) -> Columns:
+        """Return how the columns of a table are used.
+
+        Args:
+            source: the table.
+            apart: columns that are no features unless they are named.
+            options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+
+        Raises:
+            InputError: names the column and the flag.
+        """
+        if self.target is None:
+            raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
+        features = self.features
+        if features is None:
+            numeric = numeric_names(source)
+            usable = [name for name in source.schema.names if name in numeric or name in self.categorical]
+            features = [name for name in usable if name not in (self.target, *apart)]
+        check_features(source, self.target, features, self.categorical, list(self.levels))
+        known = {name: list(self.levels.get(name, [])) for name in features if name in self.categorical}
+        return Columns(list(features), known, **options)
 
 
 def formula_columns(
     source: Source,
     formula: str | Mapping[str, Any],
     apart: Sequence[str | None],
-    given: Mapping[str, Any],
+    named: NamedColumns,
     **options: Any,
 ) -> Formula:
     """Return how a formula uses the columns of a table.
@@ -67,13 +72,13 @@ def formula_columns(
         source: the table.
         formula: its text, or what a checkpoint keeps of one.
         apart: columns that ``.`` does not stand for.
-        given: what the formula says already, by the names of the flags.
+        named: what no flag may name besides.
         options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
 
     Raises:
         InputError: such a flag is given, or the formula cannot be used.
     """
-    for name in (name for name, value in given.items() if value):
+    for name in (name for name, value in named._asdict().items() if value):
         raise InputError(f"--data.{name}: is said by --data.formula; leave it out")
     if isinstance(formula, str):
         usable = [column.name for column in source.schema if can_be_levels(column.type)]

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from linreg_pl.data.sampling import Split
 from linreg_pl.errors import InputError
-from linreg_pl.tables.columns import Columns, as_text, decoded, find_levels, is_missing, numbers
+from linreg_pl.tables.columns import Columns
 from linreg_pl.tables.progress import with_progress
 from linreg_pl.tables.sources import Piece, Source
+from linreg_pl.tables.values import as_text, decoded, find_levels, is_missing, numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa

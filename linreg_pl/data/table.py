@@ -11,11 +11,11 @@ from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.parts import Part
 from linreg_pl.data.roles import (
+    NamedColumns,
     check_clusters,
     check_names,
     check_others,
     check_saved,
-    choose_columns,
     coded_columns,
     column_kinds,
     formula_columns,
@@ -34,9 +34,10 @@ from linreg_pl.data.survey import (
     training_rows,
 )
 from linreg_pl.errors import InputError, require_positive
-from linreg_pl.tables.columns import Columns, Missing, TimeUnit, Unknown
+from linreg_pl.tables.columns import Missing, Unknown
 from linreg_pl.tables.formula import saved_columns
 from linreg_pl.tables.sources import Piece, open_table, require_columns
+from linreg_pl.tables.values import TimeUnit
 
 
 class Table(DataModule):
@@ -103,17 +104,14 @@ class Table(DataModule):
         self.source = open_table(path, categorical=coded_columns(categorical, formula))
         for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
+        named = NamedColumns(target, features, categorical, levels or {})
         how: dict[str, Any] = {"missing": missing, "unknown": unknown, "time_unit": time_unit}
-        self.columns: Columns
-        if formula is None:
-            self.columns = choose_columns(
-                self.source, (weights, *ids), target, features, categorical, levels or {}, **how
-            )
-        else:
-            given = {"target": target, "features": features, "categorical": categorical, "levels": levels}
-            made = formula_columns(self.source, formula, (weights, *ids, *clusters, *groups), given, **how)
-            self.columns, self.formula = made, made.formula
-        self.target_name = target or self.columns.target
+        self.columns = (
+            named.columns(self.source, (weights, *ids), **how)
+            if formula is None
+            else formula_columns(self.source, formula, (weights, *ids, *clusters, *groups), named, **how)
+        )
+        self.target_name, self.formula = target or self.columns.target, self.columns.text
         check_others(weights, ids, self.columns.reads([self.target_name]))
         check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
         self.group_keys = partial(group_keys, self.source, self.groups) if groups else None

@@ -175,17 +175,14 @@ class LinearModel(L.LightningModule, ABC):
         wanted, names = len(self.feature_names), data.feature_names
         if wanted != len(names) and (stage == "fit" or not self._knows_names):
             raise InputError(f"num_features {wanted}: the data have {len(names)} features, beginning with {names[0]!r}")
-        if data.intercept not in (None, self.has_bias):
-            mend = "no intercept, the model has: give it bias=False" if self.has_bias else "an intercept: add - 1 to it"
-            raise InputError(f"--data.formula: has {mend}")
+        data.require_bias(self.has_bias)
         if stage == "fit":
             self.scaler.set(None if self.wants_raw else data.scaling)
         if stage == "fit" or not self._knows_names:
             self.feature_names, self._knows_names = list(data.feature_names), True
         elif data.feature_names != self.feature_names:
             raise other_columns(self.feature_names, data.feature_names, "this model")
-        raw = self.wants_raw or stage == "predict"
-        data.serve(self.served, raw, self.checkpoint_interval, self.steps_by_moments)
+        data.serve(self.served, self.wants_raw or stage == "predict", self.checkpoint_interval, self.steps_by_moments)
 
     def scaled(self, batch: Any) -> tuple[Tensor, ...]:
         """``X, y`` and perhaps the rows' weights, with the columns of X as ``net`` takes them.

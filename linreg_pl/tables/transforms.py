@@ -5,15 +5,21 @@ Each learner ends with the state that formulaic's function of this name would ha
 
 import ast
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linreg_pl.errors import InputError
-from linreg_pl.tables.expressions import arguments, refuse
+from linreg_pl.tables.expressions import Factor, arguments, learning_calls, refuse
 
-MAX_DISTINCT = 2**22
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from linreg_pl.tables.formula import Formula
+
+MAX_DISTINCT, MAX_COLUMNS = 2**22, 10_000  # values of a column, and columns of X
 
 
 class Learner(ABC):
@@ -31,12 +37,26 @@ class Learner(ABC):
         self.formula, self.text, self.function = formula, ast.unparse(call), ast.unparse(call.func)
         self.column, self.arguments = arguments(formula, call)
 
-    @abstractmethod
-    def see(self, values: NDArray[np.float64]) -> None:
-        """Take some values of the column, shape ``(n,)``, or ``(n, k)`` for several columns."""
+    def see(self, values: Any) -> None:
+        """Take some values of the column.
+
+        Raises:
+            InputError: they are no finite numbers.
+        """
+        try:
+            numbers = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise refuse(self.formula, f"{self.text}: needs numbers") from None
+        if not np.isfinite(numbers).all():
+            raise refuse(self.formula, f"{self.text}: some values of the training rows are not finite numbers")
+        self.add(numbers)
 
     @abstractmethod
-    def end_pass(self) -> dict[str, Any] | None:
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Take numbers, shape ``(n,)``, or ``(n, k)`` for several columns."""
+
+    @abstractmethod
+    def end_pass(self) -> Any:
         """Return the state, of plain values, or None if another pass over the rows is needed."""
 
 
@@ -47,7 +67,7 @@ class Moments(Learner):
     mean: Any = 0.0
     squares: Any = 0.0  # sum of the squared deviations from the mean
 
-    def see(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: NDArray[np.float64]) -> None:
         """Merge the moments of some values."""
         if count := len(values):
             mean = values.mean(axis=0)
@@ -81,7 +101,7 @@ class Polynomial(Learner):
         self.norms: dict[int, float] = {}
         self.sums = np.zeros(2)
 
-    def see(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: NDArray[np.float64]) -> None:
         """Add up the squares of the newest polynomial, and their products with the column."""
         if not self.arguments["raw"]:
             last, newest = np.zeros_like(values), np.ones_like(values)
@@ -113,7 +133,7 @@ class Spline(Learner):
         super().__init__(formula, call)
         self.distinct, self.counts = np.empty(0), np.empty(0, np.int64)
 
-    def see(self, values: NDArray[np.float64]) -> None:
+    def add(self, values: NDArray[np.float64]) -> None:
         """Count the values.
 
         Raises:
@@ -162,8 +182,68 @@ class Spline(Learner):
         return [float(value) for value in low + (high - low) * (places - below)]
 
 
+class Levels(Learner):
+    """The distinct values of a factor."""
+
+    def __init__(self, formula: str, text: str) -> None:
+        self.formula, self.text = formula, text
+        self.levels: dict[Any, None] = {}
+
+    def see(self, values: Any) -> None:
+        """Take some values, of any type.
+
+        Raises:
+            InputError: there are too many distinct ones.
+        """
+        import pandas as pd
+
+        self.levels |= dict.fromkeys(pd.Series(values).unique().tolist())
+        if len(self.levels) > MAX_COLUMNS:
+            raise refuse(self.formula, f"{self.text}: has over {MAX_COLUMNS:,} levels, each a column of its own")
+
+    add = see
+
+    def end_pass(self) -> list[Any]:
+        """Return the levels in order; whole numbers as such, whatever the type of their column."""
+        if len(self.levels) < 2:
+            raise refuse(self.formula, f"{self.text}: has one value only in the training rows; leave it out")
+        whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in self.levels]
+        return sorted(whole)
+
+
 LEARNERS: dict[str, type[Learner]] = {
     **dict.fromkeys(("center", "scale", "standardize"), Moments),
     **dict.fromkeys(("bs", "cc", "cr", "cs"), Spline),
     "poly": Polynomial,
 }
+
+
+def learn(formula: "Formula", frames: "Callable[[], Iterator[pd.DataFrame]]") -> None:
+    """Learn levels and states: in each pass those of expressions in which everything is known.
+
+    Args:
+        formula: gets them.
+        frames: yields the columns of the training rows, a piece at a time; it is called for each pass.
+
+    Raises:
+        InputError: a value cannot be used, or there is nothing to learn from.
+    """
+    learners: dict[str, tuple[Learner, ast.expr | None, Factor]] = {}
+    while unlearned := formula.unlearned:
+        for text, (call, factor) in unlearned.items():
+            if text not in learners:
+                learner = (
+                    Levels(formula.formula, text)
+                    if call is None
+                    else LEARNERS[ast.unparse(call.func)](formula.formula, call)
+                )
+                tree = factor.tree if call is None else learner.column
+                if not learning_calls(tree).keys() & unlearned.keys():
+                    learners[text] = learner, tree, factor
+        for frame in frames():
+            for learner, tree, factor in learners.values():
+                learner.see(formula.evaluate(tree, factor, frame))
+        for text, (learner, *_) in list(learners.items()):
+            if (state := learner.end_pass()) is not None:
+                (formula.levels if isinstance(learner, Levels) else formula.states)[text] = state
+                del learners[text]

@@ -10,8 +10,9 @@ from pyarrow import parquet
 
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
-from linreg_pl.tables.columns import Columns, find_levels, numeric_names
+from linreg_pl.tables.columns import Columns
 from linreg_pl.tables.sources import InMemory
+from linreg_pl.tables.values import find_levels, numeric_names
 
 CITIES = ["Paris", "Oslo", "Rome"]
 
