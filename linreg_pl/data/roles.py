@@ -1,12 +1,13 @@
 """Which columns of a table are used for what, as the flags say, and what is refused."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from linreg_pl.errors import InputError, suggestion
 from linreg_pl.tables.columns import Columns
 from linreg_pl.tables.expressions import read_formula
-from linreg_pl.tables.formula import Formula
+from linreg_pl.tables.formula import Formula, saved_columns
 from linreg_pl.tables.sources import Source, require_columns
 from linreg_pl.tables.values import can_be_levels, described, is_time, numeric_names
 
@@ -167,12 +168,13 @@ def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], 
                 raise InputError(f"--data.{what}: column {name!r} is of type {kind}, whose values make no {what}")
 
 
-def check_saved(saved: Columns, wanted: Columns) -> None:
-    """Check that the columns of a checkpoint can be used as they are wanted.
+def columns_as_saved(state: Mapping[str, Any], wanted: Columns) -> Columns:
+    """Return columns with what a checkpoint knows of them, in its order; those that are wanted if they are others.
 
     Raises:
         InputError: another unit of time is wanted, or means that were not learned.
     """
+    saved = saved_columns(state)
     if saved.time_unit != wanted.time_unit:
         raise InputError(
             f"--data.time_unit {wanted.time_unit}: the checkpoint was made with {saved.time_unit}; leave the flag out"
@@ -181,6 +183,21 @@ def check_saved(saved: Columns, wanted: Columns) -> None:
         raise InputError(
             "--data.missing mean: the checkpoint holds no means, for the fit did not fill in missing values; use drop"
         )
+    alike = sorted(saved.features) == sorted(wanted.features)
+    return replace(saved, missing=wanted.missing, unknown=wanted.unknown) if alike else wanted
+
+
+def check_kinds(source: Source, kinds: Mapping[str, str], saved: Mapping[str, str]) -> None:
+    """Check that columns hold what they held when a checkpoint was made.
+
+    Raises:
+        InputError: one holds something else.
+    """
+    for name, kind in saved.items():
+        if kinds[name] != kind:
+            raise InputError(
+                f"{source.name}: column {name!r} holds {kinds[name]}, but the checkpoint was made with {kind}"
+            )
 
 
 def column_kinds(source: Source, columns: Columns) -> dict[str, str]:

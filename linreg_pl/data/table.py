@@ -1,7 +1,7 @@
 """The user's own table: CSV, Parquet or Feather files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from linreg_pl.data.parts import Part
 from linreg_pl.data.roles import (
     NamedColumns,
     check_clusters,
+    check_kinds,
     check_names,
     check_others,
-    check_saved,
     coded_columns,
     column_kinds,
+    columns_as_saved,
     formula_columns,
 )
 from linreg_pl.data.sampling import Split
@@ -33,9 +34,8 @@ from linreg_pl.data.survey import (
     survey,
     training_rows,
 )
-from linreg_pl.errors import InputError, require_positive
+from linreg_pl.errors import require_positive
 from linreg_pl.tables.columns import Missing, Unknown
-from linreg_pl.tables.formula import saved_columns
 from linreg_pl.tables.sources import Piece, open_table, require_columns
 from linreg_pl.tables.values import TimeUnit
 
@@ -111,7 +111,8 @@ class Table(DataModule):
             if formula is None
             else formula_columns(self.source, formula, (weights, *ids, *clusters, *groups), named, **how)
         )
-        self.target_name, self.formula = target or self.columns.target, self.columns.text
+        self.target_name = target or self.columns.target
+        self.formula, self.intercept = self.columns.text, self.columns.intercept
         check_others(weights, ids, self.columns.reads([self.target_name]))
         check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
         self.group_keys = partial(group_keys, self.source, self.groups) if groups else None
@@ -129,11 +130,6 @@ class Table(DataModule):
     def feature_names(self) -> list[str]:  # type: ignore[override]
         """Names of the columns of X."""
         return self.columns.names
-
-    @property
-    def intercept(self) -> bool | None:  # type: ignore[override]
-        """Whether the formula has an intercept; None without one."""
-        return self.columns.intercept
 
     @property
     def num_table_rows(self) -> int:
@@ -248,22 +244,12 @@ class Table(DataModule):
         Raises:
             InputError: the checkpoint was made for other columns.
         """
-        columns, kinds, mine = (
-            saved_columns(state_dict["columns"]),
-            column_kinds(self.source, self.columns),
-            self.columns,
-        )
-        check_saved(columns, mine)
-        if sorted(columns.features) == sorted(mine.features):
-            self.columns = replace(columns, missing=mine.missing, unknown=mine.unknown)  # in its order
+        kinds, mine = column_kinds(self.source, self.columns), self.columns
+        self.columns = columns_as_saved(state_dict["columns"], mine)
         if self.columns != mine:
             self._forget_rows()
         super().load_state_dict(state_dict)
-        for name, kind in state_dict["kinds"].items():
-            if kinds[name] != kind:
-                raise InputError(
-                    f"{self.source.name}: column {name!r} holds {kinds[name]}, but the checkpoint was made with {kind}"
-                )
+        check_kinds(self.source, kinds, state_dict["kinds"])
         self.mean_weight = state_dict["mean_weight"]
 
     def empty_part_hint(self, part: Part) -> str:
