@@ -3,17 +3,22 @@
 import ast
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linreg_pl.tables.columns import Unknown
 from linreg_pl.tables.expressions import ELEMENTWISE, Factor, Terms, learning_calls, refuse
 from linreg_pl.tables.transforms import MAX_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_ONE_AT_A_TIME = Lock()
 
 
 class Encoder:
@@ -25,6 +30,7 @@ class Encoder:
         states: what functions such as ``poly`` learned, by their text.
         levels: of the factors that have some, by their text.
         texts: columns of the table that hold text.
+        unknown: what is done about other levels.
 
     Raises:
         InputError: the formula makes too many columns, none, or not one of the target.
@@ -37,12 +43,14 @@ class Encoder:
         states: Mapping[str, Any],
         levels: Mapping[str, Sequence[Any]],
         texts: Sequence[str],
+        unknown: Unknown,
     ) -> None:
         import pandas as pd
         from formulaic import ModelSpec
         from formulaic.parser.types import Factor as Parsed
 
         self.formula, self.states = formula, states
+        self.quiet: Callable[[], AbstractContextManager[None]] = _unknown_levels_pass
         widths = {text: len(found) for text, found in levels.items()}
         for factor in terms.factors:
             sizes = (
@@ -66,6 +74,8 @@ class Encoder:
         self.names = [name for name in self.specs[1].column_names if name != "Intercept"]
         if not 1 <= len(self.names) <= MAX_COLUMNS:
             raise refuse(formula, f"makes {len(self.names):,} columns; at most {MAX_COLUMNS:,} are taken")
+        if unknown == "error":
+            self.quiet = nullcontext
 
     def features(self, frame: "pd.DataFrame") -> NDArray[np.float64]:
         """Return the columns of X of some rows, shape ``(n, P)``."""
@@ -81,8 +91,7 @@ class Encoder:
         Raises:
             InputError: it cannot.
         """
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of levels, which were looked at
+        with np.errstate(all="ignore"), self.quiet():
             try:
                 matrix = spec.get_model_matrix(frame, context=ELEMENTWISE)
             except Exception as error:  # formulaic wraps what any function raises
@@ -91,6 +100,14 @@ class Encoder:
             if state and text not in self.states:
                 raise refuse(self.formula, f"{text}: cannot be learned from all rows; write it in another way")
         return matrix
+
+
+@contextmanager
+def _unknown_levels_pass() -> Iterator[None]:
+    """Let formulaic not warn of unknown levels: they were looked at. Filters of warnings belong to all threads."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def evaluate(
@@ -109,8 +126,7 @@ def evaluate(
         return frame[factor.text]
     columns = {word: frame[name] for word, name in factor.aliases.items()}
     scope = LayeredMapping(LayeredMapping(frame, name="data"), columns, ELEMENTWISE, TRANSFORMS)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with np.errstate(all="ignore"):
         try:
             value = stateful_eval(ast.unparse(tree), scope, {}, with_arrays(states), None)
         except Exception as error:  # whatever a function raises

@@ -198,7 +198,7 @@ class Formula(Columns):
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(self.formula, self.terms, self.states, self.levels, self.text_columns)
+        return Encoder(self.formula, self.terms, self.states, self.levels, self.text_columns, self.unknown)
 
     def _require_known(self, source: Source, piece: Piece, frame: "pd.DataFrame", kept: NDArray[np.bool_]) -> None:
         """Check that all values are among the levels.
