@@ -11,7 +11,7 @@ import numpy as np
 
 from linreg_pl.errors import InputError, suggestion
 
-MAX_TERMS, MAX_BASIS, MAX_LENGTH = 10_000, 100, 100_000  # terms, columns of one polynomial or spline, characters
+MAX_TERMS, MAX_BASIS, MAX_LENGTH = 10_000, 100, 20_000  # terms, columns of one polynomial or spline, characters
 NAMES = "abs arctan cbrt ceil cos exp exp2 expm1 floor log log10 log1p log2 maximum minimum sign sin sqrt tan tanh"
 ELEMENTWISE = {name: getattr(np, name) for name in NAMES.split()}
 STATEFUL = ("bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize")
@@ -236,7 +236,8 @@ def _check_arithmetic(formula: str, node: ast.BinOp) -> None:
     for side in (node.left, node.right):
         if isinstance(side, ast.List | ast.Tuple) or isinstance(getattr(side, "value", 0), str):
             raise refuse(formula, f"{ast.unparse(node)[:60]!r}: is arithmetic on text or lists")
-    if isinstance(node.op, ast.Pow) and not any(isinstance(below, ast.Name | ast.Call) for below in ast.walk(node)):
+    names = {below.id for below in ast.walk(node) if isinstance(below, ast.Name)}
+    if isinstance(node.op, ast.Pow) and not names - {*FUNCTIONS}:
         base, exponent = (getattr(side, "value", None) for side in (node.left, node.right))
         if not (isinstance(base, int | float) and isinstance(exponent, int | float) and abs(exponent) <= MAX_BASIS):
             raise refuse(formula, f"{ast.unparse(node)[:60]!r}: write the number")

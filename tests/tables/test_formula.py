@@ -135,6 +135,8 @@ HOSTILE = {
     "price ~ (rooms + age + area)**1000": "would have over 10,000 terms",
     "price ~ " + "*".join(f"a{i}" for i in range(40)): "would have over 10,000 terms",
     "price ~ I(9**9**9)": "write the number",
+    "price ~ {I(9)**I(9)**I(99)}": "write the number",
+    "price ~ I(age + log(9)**9**9**9)": "write the number",
     "price ~ I('a' * 10**9)": "is arithmetic on text or lists",
     "price ~ I([1] * 10**9)": "is arithmetic on text or lists",
     "price ~ poly(age, 100000)": "degree 100000: must be a whole number up to 100",
@@ -154,7 +156,7 @@ HOSTILE = {
     "price ~ C(city, Treatment('Paris'))": "'Paris'",
     "price ~ scale(I(age * 0))": "has one value only in the training rows",
     "price ~ bs(age, df=2)": "`df` must be greater than 3",
-    "price ~ " + "x" * MAX_LENGTH: "is longer than 100,000 characters",
+    "price ~ " + "x" * MAX_LENGTH: "is longer than 20,000 characters",
 }
 
 
