@@ -30,8 +30,14 @@ settings.register_profile("long", max_examples=5000, **COMMON)
 settings.load_profile("suite")
 
 
-# What Lightning patches of a loader's class while it asks for loaders.
+# What Lightning patches of loaders' classes while it asks for loaders, as it was before.
 PATCHED = ("__init__", "__setattr__", "__delattr__")
+UNPATCHED = {
+    (kind, name): vars(kind)[name]
+    for kind in get_all_subclasses(DataLoader) | {DataLoader}
+    for name in PATCHED
+    if name in vars(kind)
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,17 +48,18 @@ def process_left_as_it_was() -> Iterator[None]:
     all loaders' classes patched.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    kinds = get_all_subclasses(DataLoader) | {DataLoader}
-    methods = {(kind, name): vars(kind)[name] for kind in kinds for name in PATCHED if name in vars(kind)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
     for kind, name in itertools.product(get_all_subclasses(DataLoader) | {DataLoader}, PATCHED):
         if f"__old{name}" in vars(kind):
+            before = vars(kind)[f"__old{name}"]
             delattr(kind, f"__old{name}")
             delattr(kind, name)
-            if (kind, name) in methods:
-                setattr(kind, name, methods[kind, name])
+            if (kind, name) in UNPATCHED:
+                setattr(kind, name, UNPATCHED[kind, name])
+            elif kind is not DataLoader:
+                setattr(kind, name, before)
 
 
 @pytest.fixture

@@ -54,7 +54,9 @@ def check_flags(settings: Namespace) -> None:
     for flag, reason in refused.items():
         usual = (inspect.signature(Trainer).parameters[flag].default, *(FLOAT32 if flag == "precision" else ()))
         if trainer[flag] not in usual:
-            raise InputError(f"--trainer.{flag} {trainer[flag]}: {reason}")
+            value = trainer[flag]
+            shown = f"{value:g}" if isinstance(value, float) else value  # the parser may make 1.0 of 1
+            raise InputError(f"--trainer.{flag} {shown}: {reason}")
     for flag in ("val_check_interval", "check_val_every_n_epoch"):
         if isinstance(trainer[flag], (int, float)):
             require_positive(f"--trainer.{flag}", trainer[flag])

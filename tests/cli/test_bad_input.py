@@ -152,7 +152,7 @@ FLAGS = {
     " divided; give a number of mini-batches",
     "--trainer.limit_train_batches 1.5": "You have passed invalid value 1.5 for limit_train_batches, it has to be in"
     " [0.0, 1.0] or an int.",
-    "--trainer.gradient_clip_val 1": "--trainer.gradient_clip_val 1.0: this model takes its steps by hand; use --model"
+    "--trainer.gradient_clip_val 1": "--trainer.gradient_clip_val 1: this model takes its steps by hand; use --model"
     " Concise, which clips",
     "--trainer.strategy fsdp": "--trainer.strategy fsdp: a linear model is too small to be split over devices; use ddp,"
     " which splits the rows",
