@@ -44,7 +44,7 @@ _MOVED = {  # where modules are that configs, checkpoints and users may know by 
     "linreg_pl.checkpoints": "linreg_pl.runs.checkpoints",
     "linreg_pl.comparison": "linreg_pl.runs.comparison",
     "linreg_pl.data.columns": "linreg_pl.tables.columns",
-    "linreg_pl.data.sources": "linreg_pl.tables.sources",
+    "linreg_pl.data.sources": "linreg_pl.tables.opening",
     "linreg_pl.export": "linreg_pl.cli.export",
     "linreg_pl.figures": "linreg_pl.runs.figures",
     "linreg_pl.functional.sgd": "linreg_pl.functional.fused.steps",

@@ -11,15 +11,17 @@ from hypothesis import HealthCheck, settings
 from lightning_utilities.core.inheritance import get_all_subclasses
 from torch.utils.data import DataLoader
 
-from tests.support import dashboard
+from tests.support import dashboard, services
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
 
 collect_ignore = [] if dashboard.HAS_BROWSER else ["cli/test_browser.py"]
+collect_ignore += [] if services.POSTGRES else ["tables/test_postgresql.py"]
 
 
 def pytest_report_header() -> str:
     """Say what looks at TensorBoard; its data API is asked in any case, and .ci/run sees to the browser."""
-    return f"browser: {dashboard.CHROMIUM if dashboard.HAS_BROWSER else 'none, needs chromium and chromedriver'}"
+    browser = dashboard.CHROMIUM if dashboard.HAS_BROWSER else "none, needs chromium and chromedriver"
+    return f"browser: {browser}; PostgreSQL: {services.POSTGRES or 'none, needs postgresql'}"
 
 
 # The same examples every time; for many more, other ones: python -m pytest tests/test_properties.py tests/test_fuzz.py
@@ -120,3 +122,17 @@ def board(
     fits.append(in_process(folder / "table", "fit", "--config", TABLE, *flags))
     with dashboard.board(folder, [fit.succeeded() for fit in fits]) as board:
         yield board
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[services.S3]:
+    """A local S3 server with a bucket."""
+    with services.s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def faulty(s3: services.S3) -> Iterator[services.Faulty]:
+    """The same server, seen through one that does not do what it should."""
+    with services.faulty_server(s3) as server:
+        yield server

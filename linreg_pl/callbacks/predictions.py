@@ -13,6 +13,7 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError
 from linreg_pl.files import commit
 from linreg_pl.functional.inference import Inference, infer
+from linreg_pl.tables.places import is_uri, locate, readable, upload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,18 +28,24 @@ class Predictions(L.Callback):
     ``low`` to ``high``. They are null where a value is missing.
 
     Every process writes its share into a file of its own. In the end process 0 joins them, a
-    block at a time, under the final name.
+    block at a time, under the final name; a file elsewhere, such as ``s3://bucket/p.parquet``, is joined here first.
 
     Args:
         path: the file; its ending, .parquet or .csv, tells the format.
         confidence_level: probability that an interval covers a new observation.
+        folder: of the files of the processes if the path is elsewhere; all processes must see it.
     """
 
-    def __init__(self, path: Path, confidence_level: float = 0.95) -> None:
+    def __init__(self, path: Path | str, confidence_level: float = 0.95, folder: Path | None = None) -> None:
+        with readable(str(path)):
+            self.place = locate(str(path), "--predictions") if is_uri(str(path)) else None
+        path = Path(path) if self.place is None else (folder or Path()) / Path(self.place.path).name
         if path.suffix.lower() not in (".parquet", ".pq", ".csv"):
             raise InputError(f"--predictions {path}: must end in .parquet or .csv")
         if not path.parent.is_dir():
             raise InputError(f"--predictions {path}: there is no folder {path.parent}")
+        if self.place is not None:
+            upload(None, self.place)
         self.path = path
         self.confidence_level = confidence_level
         self._writer: pq.ParquetWriter | None = None
@@ -106,7 +113,7 @@ class Predictions(L.Callback):
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             count = self._join(trainer.world_size)
-            print(f"{count} predictions in {self.path}", flush=True)
+            print(f"{count} predictions in {self.place.name if self.place else self.path}", flush=True)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Leave nothing of predictions that came to no end, also of a process that was killed."""
@@ -126,7 +133,11 @@ class Predictions(L.Callback):
         with open_writer(whole, schema) as writer:
             for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
                 writer.write_table(table)
-        commit(whole, self.path)
+        if self.place is None:
+            commit(whole, self.path)
+        else:
+            upload(whole, self.place)
+            parts.append(whole)
         for part in parts:
             part.unlink()
         return sum(file.metadata.num_rows for file in files)

@@ -185,8 +185,7 @@ class CLI(LightningCLI):
             callbacks.append(StopWithin(self.settings.stop_within))
         if self.subcommand == "predict":
             assert folder is not None
-            path = Path(self.settings.predictions) if self.settings.predictions else folder / "predictions.parquet"
-            callbacks.append(Predictions(path, level))
+            callbacks.append(Predictions(self.settings.predictions or folder / "predictions.parquet", level, folder))
         keeps = trainer.logger is not False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run
         if self.subcommand == "fit" and trainer.logger is not False and not trainer.fast_dev_run:
             callbacks.append(SaveConfigCallback(self._parser("fit"), self.settings))

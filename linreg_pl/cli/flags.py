@@ -52,7 +52,10 @@ def add_flags(parser: LightningArgumentParser) -> None:
         help="draw the fit at its end; a number: also after every so many epochs",
     )
     parser.add_argument(
-        "--predictions", type=str | None, default=None, help="file that predict writes, .parquet or .csv"
+        "--predictions",
+        type=str | None,
+        default=None,
+        help="what predict writes: .parquet or .csv, perhaps s3://…",
     )
     parser.add_argument("--sweep", type=dict | None, default=None, help="for `train.py sweep` alone")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from linreg_pl.cli.arguments import types_of_arguments
 from linreg_pl.data.base import DataModule
 from linreg_pl.engine import processes
 from linreg_pl.errors import InputError, nearest, printable
@@ -119,7 +120,7 @@ def owners(group: str) -> dict[str, list[str]]:
     """Return the arguments of all models, or of all data modules, with the classes that accept them."""
     taken: dict[str, list[str]] = {}
     for kind in concrete(GROUPS[group]) if group in GROUPS else ():
-        for name in inspect.signature(kind).parameters:
+        for name in types_of_arguments(kind):
             taken.setdefault(name, []).append(kind.__name__)
     taken.pop("num_features", None)  # comes from the data
     return taken

@@ -1,8 +1,11 @@
 """The command line of `linreg_pl.tables.shuffle`. Needs no torch."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from linreg_pl.cli.arguments import CommandParser
+from linreg_pl.errors import InputError
+from linreg_pl.tables.reading import Reading
 from linreg_pl.tables.shuffle import shuffle
 
 
@@ -13,10 +16,19 @@ def command(arguments: list[str]) -> None:
         InputError: wrong arguments, a table that cannot be read, or no space to write.
     """
     parser = CommandParser("shuffle", "Rewrite a table of any size as a Parquet file in random order.")
-    parser.add_argument("IN", help="a CSV, Parquet or Feather file, a folder of them, or a quoted pattern")
+    parser.add_argument("IN", help="a table, as --data.path of fit: a file, a folder, a quoted pattern, a database")
     parser.add_argument("OUT", type=Path, help="the Parquet file to write; must not exist")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     parser.add_argument("--memory", type=int, default=256, help="MiB for the rows in memory (default: 256)")
+    for field in fields(Reading):
+        count = "*" if field.name == "null_values" else None
+        parser.add_argument(
+            f"--{field.name}", default=field.default, nargs=count, help=f"as --data.{field.name} of fit"
+        )
     given = parser.parse_args(arguments)
-    rows = shuffle(given.IN, given.OUT, given.seed, given.memory)
+    try:
+        reading = Reading(**{field.name: getattr(given, field.name) for field in fields(Reading)})
+        rows = shuffle(given.IN, given.OUT, given.seed, given.memory, reading)
+    except InputError as error:
+        raise InputError(str(error).replace("--data.", "--")) from error
     print(f"{rows:,} rows, shuffled, in {given.OUT}")

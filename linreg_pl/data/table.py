@@ -1,4 +1,4 @@
-"""The user's own table: CSV, Parquet or Feather files."""
+"""The user's own table: files of any form, here or elsewhere, or what a database selects."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -34,17 +34,19 @@ from linreg_pl.data.survey import (
     survey,
     training_rows,
 )
-from linreg_pl.errors import require_positive
+from linreg_pl.errors import InputError, require_positive
 from linreg_pl.tables.columns import Missing, Unknown
-from linreg_pl.tables.sources import Piece, open_table, require_columns
+from linreg_pl.tables.opening import open_table
+from linreg_pl.tables.reading import Reading
+from linreg_pl.tables.sources import Piece, require_columns
 from linreg_pl.tables.values import TimeUnit
 
 
 class Table(DataModule):
-    """Rows of CSV, Parquet or Feather files.
+    """Rows of CSV, JSON lines, Parquet or Feather files, or of a database.
 
     Args:
-        path: a file, a folder of files, or a pattern such as ``houses/*.parquet``.
+        path: a file, a folder, a pattern such as ``houses/*.parquet``, or a database; see `open_table`.
         target: name of the column to explain.
         formula: instead of target, features, categorical and levels: such as ``log(price) ~ rooms + C(city) * age``,
             as `formulaic <https://matthewwardrop.github.io/formulaic>`_ reads it, or what a checkpoint keeps of one.
@@ -60,16 +62,15 @@ class Table(DataModule):
             of the training rows (of features; never of the target).
         unknown: what to do about a level that no training row has: refuse it, or take it for the reference.
         time_unit: dates and times count as these since 1970-01-01 00:00 UTC.
-        standardize: give the model columns of mean 0 and standard deviation 1; the report
-            and the predictions stay in the table's own units.
+        standardize: give the model columns of mean 0 and standard deviation 1; reports stay in the table's units.
         batch_size: rows in one SGD mini-batch, over all processes.
         val_fraction: share of the rows kept for validation.
         test_fraction: share of the rows kept for testing.
         seed: decides which rows are kept and the order of the rest.
-        memory: MiB of training rows that SGD keeps in memory. More are written to a file in the folder
-            for temporary files (TMPDIR) while the fit lasts.
+        memory: MiB of training rows that SGD keeps in memory. More are in a temporary file while the fit lasts.
         clusters: names of one or two columns, whose rows of the same value make a cluster for ``--covariance cluster``.
         groups: names of columns; rows of the same values stay in one fold of `ElasticNet`'s cross-validation.
+        reading: the form of CSV files and the query of a database; see `Reading`.
     """
 
     def __init__(
@@ -93,15 +94,15 @@ class Table(DataModule):
         clusters: Sequence[str] = (),
         groups: Sequence[str] = (),
         formula: str | dict[str, Any] | None = None,
+        **reading: Any,
     ) -> None:
         super().__init__(batch_size, seed, standardize)
         require_positive("--data.memory", memory)
         check_fractions(val_fraction, test_fraction)
-        self.memory = memory
-        self.weights = weights
-        self.weighted = weights is not None
+        self.memory, self.weights, self.weighted = memory, weights, weights is not None
         self.ids, self.clusters, self.groups = list(ids), list(clusters), list(groups)
-        self.source = open_table(path, categorical=coded_columns(categorical, formula))
+        coded = coded_columns(categorical, formula)
+        self.source = open_table(path, categorical=coded, reading=Reading(**reading))
         for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
         named = NamedColumns(target, features, categorical, levels or {})
@@ -116,12 +117,11 @@ class Table(DataModule):
         check_others(weights, ids, self.columns.reads([self.target_name]))
         check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
         self.group_keys = partial(group_keys, self.source, self.groups) if groups else None
-        self.mean_weight = 1.0
+        self.mean_weight, self._surveyed = 1.0, False
         self.split = Split(self.source.num_rows, (val_fraction, test_fraction), seed)
         held_out = self.split.counts()
         self.counts = dict(zip(PARTS, (self.source.num_rows - sum(held_out), *held_out), strict=True))
         self.missing_counts: dict[str, int] = {}
-        self._surveyed = False
         if not self.columns.is_learned:
             self._survey(learn=True)
         check_names(path, self.feature_names)
@@ -159,6 +159,8 @@ class Table(DataModule):
     def setup(self, stage: str | None = None) -> None:
         """Pass over the table first, if something has to be learned from all of it or counted."""
         stage = stage or "fit"
+        if self.share[1] > 1 and len({*self.of_all_processes(self.source.digest())}) > 1:
+            raise InputError(f"{self.source.name}: processes got different rows: add an order by to --data.query")
         if stage != "predict":
             self._require_others()
         dropping = self.columns.missing == "drop" or self.weighted

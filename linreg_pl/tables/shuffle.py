@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.files import commit
-from linreg_pl.tables.sources import Files, Source, open_table
+from linreg_pl.tables.opening import open_table
+from linreg_pl.tables.reading import Reading
+from linreg_pl.tables.sources import Files, Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,7 @@ GROUP_ROWS, GROUP_BYTES = 2**16, 2**25  # upper bounds of the size of a row grou
 BUCKETS = 128  # largest number of files open at once
 
 
-def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
+def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256, reading: Reading | None = None) -> int:
     """Write the rows of a table in uniformly random order into one Parquet file, with all columns and their types.
 
     Types that Parquet does not have become the nearest ones; for example, seconds become milliseconds.
@@ -32,6 +34,7 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
         out: the new file; it appears only when it is complete.
         seed: the same seed, table and memory give the same file.
         memory: MiB for the rows held in memory, in addition to what reading a table takes.
+        reading: what the table does not tell of itself.
 
     Returns:
         The number of rows.
@@ -46,7 +49,7 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256) -> int:
     require_not_negative("--seed", seed)
     require_positive("--memory", memory)
     _require_new(out, path)
-    source = open_table(path, "IN")
+    source = open_table(path, "IN", reading=reading)
     generator = np.random.Generator(np.random.PCG64(seed))
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:

@@ -1,40 +1,27 @@
-"""Tables in files: CSV, Parquet and Feather files, and folders of them, read piece by piece. Needs no torch."""
+"""Tables that are read piece by piece, wherever they are. Needs no torch.
 
-import glob
-import weakref
+`linreg_pl.tables.places` finds files, and pyarrow's readers of single files read them: those of `pyarrow.dataset`
+need memory that grows with the table.
+"""
+
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from linreg_pl.errors import InputError, suggestion
-from linreg_pl.tables.csv_files import load_csv
+from linreg_pl.tables.places import Place, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NOT_UTF8 = "is not UTF-8 text: save the file as UTF-8"
+WHOLE_BYTES = 2**26  # of a row group that is read as a whole from another machine
 
 
 def rows_at_once(num_columns: int) -> int:
     """Return the rows to read at once: few, so that several pieces fit in memory, but enough to cost little per row."""
     return min(2**17, max(2**15, 2**21 // num_columns))
-
-
-@contextmanager
-def _readable(name: str | Path) -> Iterator[None]:
-    """Turn errors of reading a file into one sentence that names it."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except PermissionError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"{name}: {NOT_UTF8 if 'utf' in said.lower() else said}") from error
 
 
 class Piece(NamedTuple):
@@ -74,11 +61,15 @@ class Source(ABC):
         """Return the place of a row for a message; the first row is 1."""
         return f"row {row + 1}"
 
+    def digest(self) -> str:
+        """Return a hash of the rows where another process may have got other ones, else nothing."""
+        return ""
+
     def pieces(self, columns: Sequence[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
         """Yield the pieces of every ``world_size``-th unit, beginning with unit ``rank``, in order."""
         starts = [0, *accumulate(self.units)]
         done = dict.fromkeys(range(rank, len(self.units), world_size), 0)
-        with _readable(self.name):
+        with readable(self.name):
             for unit, batch in self.read(list(done), columns):
                 batch.validate(full=True)
                 yield Piece(starts[unit] + done[unit], batch)
@@ -105,13 +96,16 @@ class InMemory(Source):
 class Parquet(Source):
     """A Parquet file; its units are its row groups."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Place) -> None:
         from pyarrow import parquet
 
-        self.name, self.path = str(path), path
-        with parquet.ParquetFile(path) as file:
+        self.name, self.place = place.name, place
+        with place.open() as opened, parquet.ParquetFile(opened) as file:
             self.schema = file.schema_arrow
-            self.units = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+            self.units = [group.num_rows for group in groups]
+            # Each request to another machine takes its time, so row groups that fit in memory are read as a whole.
+            self.whole = place.remote and max((group.total_byte_size for group in groups), default=0) <= WHOLE_BYTES
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the row groups."""
@@ -119,7 +113,9 @@ class Parquet(Source):
         from pyarrow import parquet
 
         # Without pre-buffering, and with a small buffer, not even one row group is held in memory.
-        with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
+        buffer = max(2**20, WHOLE_BYTES // len(columns)) if self.place.remote else 2**20
+        options = {"pre_buffer": self.whole, "buffer_size": min(buffer, 2**23)}
+        with self.place.open() as opened, parquet.ParquetFile(opened, **options) as file:
             for unit in units:
                 for batch in file.iter_batches(rows_at_once(len(columns)), [unit], list(columns)):
                     yield unit, batch
@@ -129,15 +125,15 @@ class Parquet(Source):
 class ArrowFile(Source):
     """An Arrow IPC (Feather) file; its units are its record batches."""
 
-    def __init__(self, path: Path, name: str = "") -> None:
+    def __init__(self, place: Place, volatile: bool = False) -> None:
         import pyarrow as pa
 
-        self.name, self.path = name or str(path), path
-        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        self.name, self.place, self.volatile = place.name, place, volatile
+        with place.open() as file, pa.ipc.open_file(file) as reader:
             self.schema = reader.schema
             batches = range(reader.num_record_batches)
         options = pa.ipc.IpcReadOptions(included_fields=[0] if len(self.schema) else [])
-        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file, options=options) as reader:
+        with place.open() as file, pa.ipc.open_file(file, options=options) as reader:
             self.units = [reader.get_batch(index).num_rows for index in batches]
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
@@ -146,11 +142,53 @@ class ArrowFile(Source):
 
         options = pa.ipc.IpcReadOptions(included_fields=[self.schema.get_field_index(name) for name in columns])
         size = rows_at_once(len(columns))
-        with pa.OSFile(str(self.path)) as file, pa.ipc.open_file(file, options=options) as reader:
+        with self.place.open() as file, pa.ipc.open_file(file, options=options) as reader:
             for unit in units:
                 batch = reader.get_batch(unit).select(list(columns))
                 for start in range(0, batch.num_rows, size):
                     yield unit, batch.slice(start, size)
+
+    def digest(self) -> str:
+        """Return a hash of the rows if they were spooled from a database."""
+        if not self.volatile:
+            return ""
+        result = hashlib.blake2b(digest_size=16)
+        with self.place.open() as file:
+            while content := file.read(2**20):
+                result.update(content)
+        return result.hexdigest()
+
+
+class InFolder(Source):
+    """A file in folders such as ``year=2024``, which tell the values of columns; they count before those of the file.
+
+    Args:
+        source: the file.
+        values: the columns, with one value for all rows.
+    """
+
+    def __init__(self, source: Source, values: "Mapping[str, pa.Scalar]") -> None:
+        import pyarrow as pa
+
+        self.name, self.source, self.values, self.units = source.name, source, values, source.units
+        own = [field for field in source.schema if field.name not in values]
+        self.schema = pa.schema([*own, *(pa.field(name, value.type) for name, value in values.items())])
+
+    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
+        """Yield the rows of the file, with the values of its folders."""
+        import pyarrow as pa
+
+        own = [name for name in columns if name not in self.values]
+        for unit, batch in self.source.read(units, own or self.source.schema.names[:1]):
+            arrays = [
+                pa.repeat(self.values[name], batch.num_rows) if name in self.values else batch.column(name)
+                for name in columns
+            ]
+            yield unit, pa.RecordBatch.from_arrays(arrays, list(columns))
+
+    def where(self, row: int) -> str:
+        """Return the place of a row in its file."""
+        return self.source.where(row)
 
 
 def _first_with_values(sources: Sequence[Source], field: "pa.Field") -> "pa.Field":
@@ -207,81 +245,6 @@ class Files(Source):
                 break
             row -= source.num_rows
         return f"{source.name}, {source.where(row)}"
-
-
-def open_table(path: str | Path, flag: str = "--data.path", categorical: Sequence[str] = ()) -> Source:
-    """Open a CSV, Parquet or Feather file, or all such files in a folder or matching a pattern.
-
-    Args:
-        path: a file, whose suffix tells the format; a folder; or a pattern like ``houses/*.parquet``.
-        flag: the flag that gave the path, for messages.
-        categorical: columns in which ``01234`` of a CSV file is a text, not the number 1234.
-
-    Raises:
-        InputError: no such file, an unknown format, content of another format,
-            no rows, or two columns with the same name.
-    """
-    text = str(path)
-    if not text:
-        raise InputError(f"{flag}: is empty; name a file, a folder or a pattern")
-    if Path(path).is_dir():
-        paths = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in OPENERS and file.is_file())
-        nothing = "is a folder without CSV, Parquet or Feather files"
-    elif glob.has_magic(text) and not Path(path).exists():
-        paths = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207
-        nothing = "no file matches this pattern"
-    else:
-        paths, nothing = [Path(path)], ""
-    if not paths:
-        raise InputError(f"{text}: {nothing} ({flag})")
-    sources = [_open(file, flag, categorical) for file in paths]
-    source = sources[0] if len(sources) == 1 else Files(text, sources)
-    if source.num_rows == 0:
-        raise InputError(f"{text}: has no rows")
-    return source
-
-
-def _open(path: Path, flag: str, categorical: Sequence[str]) -> Source:
-    import pyarrow as pa
-
-    if not path.exists():
-        raise InputError(f"{path}: no such file ({flag})")
-    if path.suffix.lower() not in OPENERS:
-        raise InputError(f"{path}: {flag} must end in .csv, .parquet or .feather")
-    with _readable(path):
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: is empty")
-        opener = OPENERS[path.suffix.lower()]
-        source = _open_csv(path, categorical) if opener is _open_csv else opener(path)
-        names = source.schema.names
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: {names.count(name)} columns are named {name!r}: rename all but one")
-        if path.suffix.lower() == ".csv" and pa.types.is_binary(source.schema.field(name).type):
-            raise InputError(f"{path}: column {name!r}: {NOT_UTF8}")
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise InputError(f"{path}: one column named {names[0]!r}: separate the columns with commas")
-    return source
-
-
-def _open_csv(path: Path, categorical: Sequence[str] = ()) -> Source:
-    import pyarrow as pa
-
-    content = load_csv(path, categorical)
-    if isinstance(content, pa.Table):
-        return InMemory(str(path), content)
-    source = ArrowFile(content.path, name=str(path))
-    weakref.finalize(source, content.file.close)
-    return source
-
-
-OPENERS: dict[str, Callable[[Path], Source]] = {
-    ".csv": _open_csv,
-    ".parquet": Parquet,
-    ".pq": Parquet,
-    ".feather": ArrowFile,
-    ".arrow": ArrowFile,
-}
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:

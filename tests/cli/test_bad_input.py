@@ -314,13 +314,18 @@ def whole(suffix):
 
 
 DAMAGED = "Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file."
-ZEROS = "is not UTF-8 text: it contains zero bytes"
+ZEROS = "is not UTF-8 text: it contains zero bytes: save the file as UTF-8, or set --data.encoding utf-16"
+SUFFIXES = (
+    "--data.path must end in .csv, .tsv or .jsonl, perhaps followed by .gz, .bz2 or .zst, or in .parquet or .feather"
+)
 TABLES = {
     "nope.csv": (..., "", "nope.csv: no such file (--data.path)"),
     "*.nope": (..., "", "*.nope: no file matches this pattern (--data.path)"),
     "empty folder": (None, "", "empty folder: is a folder without CSV, Parquet or Feather files (--data.path)"),
-    "x.txt": (csv("123"), "", "x.txt: --data.path must end in .csv, .parquet or .feather"),
-    "x.csv.gz": (gzip.compress(b"x,y\n1,2\n"), "", "x.csv.gz: --data.path must end in .csv, .parquet or .feather"),
+    "x.txt": (csv("123"), "", f"x.txt: {SUFFIXES}"),
+    "x.parquet.gz": (gzip.compress(whole("parquet")), "", f"x.parquet.gz: {SUFFIXES}"),
+    "x.csv.gz": (gzip.compress(csv("123").encode())[:-9], "", "x.csv.gz: Truncated compressed stream"),
+    "plain.csv.gz": (csv("123"), "", "plain.csv.gz: zlib inflate failed: incorrect header check"),
     "empty.csv": ("", "", "empty.csv: is empty"),
     "empty.parquet": ("", "", "empty.parquet: is empty"),
     "empty.feather": ("", "", "empty.feather: is empty"),
@@ -340,7 +345,11 @@ TABLES = {
     "parquet.feather": (whole("parquet"), "", "parquet.feather: Not an Arrow file"),
     "packed.csv": (gzip.compress(b"x,y\n1,2\n" * 9, mtime=1), "", "packed.csv: is not UTF-8 text…"),
     "utf16.csv": (csv("123").encode("utf-16"), "", f"utf16.csv: {ZEROS}"),
-    "latin1.csv": ("größe,y\n1,2\n".encode("latin-1"), "", "latin1.csv: is not UTF-8 text: save the file as UTF-8"),
+    "latin1.csv": (
+        "größe,y\n1,2\n".encode("latin-1"),
+        "",
+        "latin1.csv: is not UTF-8 text: save the file as UTF-8…",
+    ),
     "zero.csv": (csv(["1", "2\0", "3"]), "", f"zero.csv: {ZEROS}"),
     "short.csv": ("x,y\n1,2\n3\n", "", "short.csv: row 2: has 1 values for 2 columns"),
     "long.csv": ("x,y\n1,2\n3,4,5\n", "", "long.csv: row 2: has 3 values for 2 columns"),
@@ -354,7 +363,12 @@ TABLES = {
     "no header.csv": ("1,2\n3,4\n", "", "no header.csv: has no column 'y' (--data.target); it has '1', '2'"),
     "header.csv": ("x,y\n", "", "header.csv: has no rows"),
     "lines.csv": ("\n\n\n", "", "lines.csv: has no rows"),
-    "semicolon.csv": ("x;y\n1;2\n", "", "semicolon.csv: one column named 'x;y': separate the columns with commas"),
+    "semicolon.csv": ("x;y\n1;2\n", "", "semicolon.csv: one column named 'x;y': set --data.delimiter ';'"),
+    "semicolon and comma.csv": (
+        "x;y\n1,5;2,5\n",
+        "",
+        "semicolon and comma.csv: one column named 'x;y': set --data.delimiter ';'",
+    ),
     "huge line.csv": (
         "x,y\n1,2\n" + "a" * 3_000_000 + ",3\n2,3\n",
         "",
@@ -363,8 +377,8 @@ TABLES = {
     "comma.csv": (
         'x,y\n"1,5",2\n',
         "",
-        "comma.csv: has no numeric column besides the target 'y' (--data.features, --data.categorical); it has"
-        " 'x' (string), 'y' (int64)",
+        "comma.csv: column 'x' has numbers such as '1,5': set --data.decimal ','; or set --data.decimal . to keep"
+        " them as text",
     ),
     "target alone.csv": (
         "y\n1\n2\n",

@@ -2,7 +2,10 @@
 
 import gc
 import itertools
+import pickle
 import resource
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from pyarrow import csv, feather, parquet
 
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
-from linreg_pl.tables import csv_files
-from linreg_pl.tables.sources import ArrowFile, open_table, rows_at_once
+from linreg_pl.tables import csv_files, spool
+from linreg_pl.tables.opening import open_table
+from linreg_pl.tables.sources import ArrowFile, rows_at_once
 
 ROWS = 20_000
 BLOCK = 2**20  # bytes from which pyarrow infers the types of a CSV file that is read into memory
@@ -268,7 +272,7 @@ class TestLargeCsv:
     def named(self, request, monkeypatch):
         """Whether the temporary file must have a name."""
         if request.param == "named":
-            monkeypatch.setattr(csv_files, "OPEN_FILES", "/nowhere")
+            monkeypatch.setattr(spool, "OPEN_FILES", "/nowhere")
         return request.param == "named"
 
     def test_file_lasts_as_long_as_the_source(self, tmp_path, temporary, table, named):
@@ -281,6 +285,12 @@ class TestLargeCsv:
         gc.collect()
         assert list(temporary.iterdir()) == []
         assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    def test_processes_that_this_one_starts_find_the_file(self, tmp_path, temporary, table, named):
+        source = open_table(write(tmp_path / "t.csv", table))
+        code = "import pickle, sys; print(sum(p.batch.num_rows for p in pickle.load(sys.stdin.buffer).pieces(['x'])))"
+        done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(source), capture_output=True, check=True)
+        assert int(done.stdout) == ROWS  # as ddp_spawn hands it on
 
     def test_full_disk_is_reported_and_leaves_nothing(self, tmp_path, temporary, table):
         path = write(tmp_path / "t.csv", table)

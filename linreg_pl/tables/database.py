@@ -1,0 +1,111 @@
+"""The rows that a database selects, read once into a temporary Arrow file.
+
+So several passes see the same rows. ADBC hands them over as Arrow record batches.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linreg_pl.errors import InputError
+from linreg_pl.tables.places import CONNECT_SECONDS, is_uri, refuse_password
+from linreg_pl.tables.progress import bar
+from linreg_pl.tables.spool import Spooled, spool_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DRIVERS = {
+    "postgresql": "adbc_driver_postgresql.dbapi",
+    "postgres": "adbc_driver_postgresql.dbapi",
+    "sqlite": "adbc_driver_sqlite.dbapi",
+}
+# Nothing is changed, and two reads of the same table give the rows in the same order.
+SETTINGS = (
+    "SET TRANSACTION READ ONLY",
+    "SET synchronize_seqscans = off",
+    "SET max_parallel_workers_per_gather = 0",
+)
+SQLITE_ROWS = 2**16  # of a batch; its first one decides the types of the columns
+
+
+def is_database(path: str) -> bool:
+    """Tell whether a path is that of a database."""
+    return is_uri(path) and path.split("://", maxsplit=1)[0].lower() in DRIVERS
+
+
+def load_query(uri: str, query: str | None, flag: str) -> Spooled:
+    """Read the rows of a query.
+
+    Args:
+        uri: ``postgresql://user@host/database``, or ``sqlite:///file.db``.
+        query: SQL.
+        flag: the flag that gave the URI, for messages.
+
+    Raises:
+        InputError: no query, no driver, a password in the URI, no such database, or what the database objects to.
+    """
+    scheme = uri.split("://", maxsplit=1)[0].lower()
+    refuse_password(uri, flag)
+    if not query:
+        raise InputError(f"{uri}: is a database: say which rows, as in --data.query 'select * from houses'")
+    try:
+        driver = import_module(DRIVERS[scheme])
+    except ImportError as error:
+        raise InputError(f'{uri}: needs pip install "linreg_pl[database]" ({error})') from error
+    sqlite = scheme == "sqlite"
+    address = _sqlite_uri(uri, flag) if sqlite else _with_timeout(uri)
+    try:
+        with driver.connect(address) as connection, connection.cursor() as cursor:
+            if sqlite:
+                cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(SQLITE_ROWS)})
+            for setting in () if sqlite else SETTINGS:
+                cursor.execute(setting)
+            cursor.execute(query)
+            with cursor.fetch_record_batch() as reader:
+                schema = _plain_schema(reader.schema)
+                return spool_batches(uri, schema, _plain(reader, schema, uri))
+    except (driver.Error, OSError) as error:
+        said = " ".join(str(error).split("Query was:", maxsplit=1)[0].split())
+        hint = "; cast the column, as in cast(x as real)" if "Type mismatch" in said else ""
+        raise InputError(f"{uri}: {said}{hint} (--data.query)") from error
+
+
+def _sqlite_uri(uri: str, flag: str) -> str:
+    """Return the URI that SQLite knows, of a file that is only read."""
+    path = Path(uri.split("://", 1)[1].removeprefix("/"))
+    if not path.is_file():
+        raise InputError(f"{path}: no such file ({flag}); four slashes begin an absolute path: sqlite:////data/file.db")
+    return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def _with_timeout(uri: str) -> str:
+    return (
+        uri if "connect_timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}connect_timeout={2 * CONNECT_SECONDS}"
+    )
+
+
+def _plain_schema(schema: "pa.Schema") -> "pa.Schema":
+    """Return types without extensions; a numeric, which comes as text, becomes a number."""
+    import pyarrow as pa
+
+    def plain(field: "pa.Field") -> "pa.Field":
+        if (field.metadata or {}).get(b"POSTGRESQL:type") == b"numeric":
+            return pa.field(field.name, pa.float64())
+        kind = field.type
+        return pa.field(field.name, kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind)
+
+    return pa.schema([plain(field) for field in schema])
+
+
+def _plain(reader: "pa.RecordBatchReader", schema: "pa.Schema", name: str) -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    with bar(None, re.sub(r"\?.*", "", name)) as shown:
+        for batch in reader:
+            columns = [c.storage if isinstance(c, pa.ExtensionArray) else c for c in batch.columns]
+            columns = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            shown.update(batch.num_rows)
