@@ -11,11 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from linreg_pl.errors import RED, InputError, describe_error, nearest, printable, styled
+from linreg_pl.errors import InputError, describe_error, error_line, lacks_memory, nearest
 from linreg_pl.runs import report
 
 MODULES = {name: f"linreg_pl.cli.{name}" for name in ("sweep", "compare", "wald", "refit", "export", "shuffle")}
 COMMANDS = ("fit", "validate", "test", "predict", "report", *MODULES, "completion")
+NUMBERS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"),
+)
+ADDRESS_SPACE = 1_600_000_000  # bytes; with less, torch aborts or spins on some machines
 SHELLS = ("bash", "zsh", "tcsh")
 HELP = """\
 Linear regression as a PyTorch Lightning project.
@@ -23,9 +28,8 @@ Linear regression as a PyTorch Lightning project.
   fit       python train.py fit --config configs/scratch.yaml
             configs: scratch, concise (SGD), exact (the optimum in one pass), table (your own data)
             python train.py fit --config configs/table.yaml --data.path houses.csv --data.target price
-  validate  python train.py validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
-  test      like validate, on the test rows
-  predict   like validate, writes RUN/predictions.parquet
+  validate  python train.py validate RUN   (or test, on the test rows)
+  predict   python train.py predict RUN --data.path new.csv --predictions new.parquet
   sweep     python train.py sweep --config configs/scratch.yaml --model.lr 0.001,0.01,0.1 --seed 0..4
             python train.py sweep --config configs/exercises/lr.yaml   (the exercises of the book)
   report    python train.py report RUN
@@ -44,6 +48,9 @@ With --quiet, any command prints errors only.
 
 def main() -> None:
     """Run the command in ``sys.argv``; on Ctrl-C and SIGTERM, remove temporary files and exit with 130 and 143."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # it is closed, as with `>&-`
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        os.environ["LINREG_PARENT"] = str(os.getppid())  # torchrun; if it is killed, its processes end too
     stops = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
     try:
@@ -71,22 +78,28 @@ def _run(arguments: list[str]) -> None:
         elif arguments[0] in COMMANDS or arguments[0].startswith("-"):
             if os.environ.get("LINREG_DEBUG") != "1":
                 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch adds pages to the sentence on a loss
+            if arguments[0] in ("validate", "test", "predict") and arguments[1:] and arguments[1][:1] != "-":
+                sys.argv[2:3] = _flags_of_run(Path(arguments[1]))
             _import_without_gc("linreg_pl.cli.app").run()
         else:
             near = nearest(arguments[0], COMMANDS)
             hint = f"did you mean {near}?" if near else f"choose one of {', '.join(COMMANDS)}"
             raise InputError(f"{arguments[0]}: there is no such command; {hint}")
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except (InputError, OSError, MemoryError) as error:
-        if os.environ.get("LINREG_DEBUG") == "1":
+    except Exception as error:
+        if os.environ.get("LINREG_DEBUG") == "1" or not (
+            isinstance(error, InputError | OSError) or lacks_memory(error)
+        ):
             raise
-        sys.exit(f"{styled('error:', RED, sys.stderr)} {printable(describe_error(error))}")
+        sys.exit(error_line(describe_error(error)))
 
 
 def _import_without_gc(name: str) -> ModuleType:
     """Import a module that takes seconds, a third faster: imported objects are excluded from garbage collection."""
+    _check_environment()
     if name not in sys.modules:
         before = gc.get_threshold()
         gc.set_threshold(20_000, 1_000_000)  # collect only the newest objects
@@ -96,6 +109,30 @@ def _import_without_gc(name: str) -> ModuleType:
             gc.set_threshold(*before)
         gc.freeze()  # also for the rest of the process, up to its exit
     return sys.modules[name]
+
+
+def _flags_of_run(run: Path) -> list[str]:
+    """Return the flags by which a finished run is evaluated."""
+    config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
+    for path in (config, checkpoint):
+        if not path.is_file():
+            raise InputError(f"{run}: holds no {path.relative_to(run)}; give the folder of a run, runs/NAME/version_N")
+    return ["--config", str(config), "--ckpt_path", str(checkpoint)]
+
+
+def _check_environment() -> None:
+    """Refuse what torch and Lightning would fail at without a sentence, and flags in variables."""
+    if find_spec("resource"):  # not on Windows
+        import resource
+
+        if 0 <= (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) < ADDRESS_SPACE:
+            raise InputError(f"ulimit -v {limit // 1024}: is not enough memory for torch; allow 2000000 or more")
+    for variable, value in os.environ.items():
+        if variable in NUMBERS and not value.isdecimal():
+            raise InputError(f"{variable}={value}: must be a whole number, as torchrun sets it; unset {variable}")
+        command, flag = variable.lower().removeprefix("linreg_").split("__", 1) if "__" in variable else ("", "")
+        if command in COMMANDS and variable.startswith("LINREG_"):
+            raise InputError(f"{variable}: flags are not read from the environment; type --{flag.replace('__', '.')}")
 
 
 def show_completion(arguments: list[str]) -> None:
@@ -116,12 +153,7 @@ def show_report(arguments: list[str]) -> None:
     """Print the report of a finished run again."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise InputError("report needs the folder of one run: python train.py report runs/NAME/version_N")
-    folder = Path(arguments[0])
-    content = report.read(folder)
-    try:
-        print(report.format_report(content, folder))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{folder}/report.json: is not a report of this program") from error
+    print(report.show(Path(arguments[0])))
 
 
 if __name__ == "__main__":

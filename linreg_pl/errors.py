@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TextIO
 
 DIM, RED, GREEN, YELLOW = 2, 31, 32, 33
+MAX_LENGTH = 1000  # of an error
 
 
 class InputError(ValueError):
@@ -53,11 +54,23 @@ def suggestion(name: str, names: Sequence[str], listed: str = "") -> str:
 
 def describe_error(error: Exception) -> str:
     """Return the message of an error of the input, the disk or the memory."""
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory: {error}"
+    if lacks_memory(error):
+        return f"there is not enough memory: {error or 'raise the limit, or close other programs'}"
     if isinstance(error, OSError):
         return f"{error.filename or 'a file cannot be read or written'}: {error.strerror or error}"
     return str(error)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error, of whatever kind, tells that there is not enough memory."""
+    told = ("failed to map segment", "annot allocate memory", "allocate memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def error_line(text: str) -> str:
+    """Return the line that reports an error: without control characters, or the middle of a value that fills pages."""
+    text = text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 4 :]}"
+    return f"{styled('error:', RED, sys.stderr)} {printable(text)}"
 
 
 def printable(text: str) -> str:

@@ -3,23 +3,16 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import chain
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from torch import Tensor
 
+from linreg_pl.callbacks.arrival import shortfall
 from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.stability import Stability
-from linreg_pl.data.base import DataModule
-from linreg_pl.data.batch import Batch
-from linreg_pl.data.folds import Folds
-from linreg_pl.data.loaders import Blocks
-from linreg_pl.data.parts import Part
+from linreg_pl.data.arrays import Arrays
 from linreg_pl.data.second_pass import look_again
 from linreg_pl.engine import Trainer
 from linreg_pl.engine.quiet import quieten
@@ -29,10 +22,10 @@ from linreg_pl.functional.covariance import CovarianceKind
 from linreg_pl.functional.inference import Inference, WaldTest
 from linreg_pl.models import Concise, ElasticNet, Exact, Fused, LinearModel, Scratch
 from linreg_pl.models.sgd import SGDModel
-from linreg_pl.tables.sources import rows_at_once
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, check_random_state, validate_data
 except ImportError as error:
     raise ImportError(
@@ -49,46 +42,6 @@ TRAINER: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-
-
-class Arrays(DataModule):
-    """Training rows in memory, after others of which only the factor is known.
-
-    Attributes:
-        arrays: features ``(n, P)``, targets ``(n, 1)`` and weights ``(n, 1)``, if any.
-        earlier: triangular factor of the rows that came before, if any.
-    """
-
-    arrays: list[np.ndarray]
-    earlier: Tensor | None = None
-    target_name = "y"
-
-    def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
-        """Yield what copies slices of the arrays, which may be strided or read-only."""
-        size = rows_at_once(self.num_features + 1)
-        for start in range(rank * size, self.num_rows(part), world_size * size):
-            yield partial(self._batch, slice(start, start + size))
-
-    def _batch(self, rows: slice) -> Batch:
-        X, y, *weight = (torch.from_numpy(array[rows].copy()) for array in self.arrays)
-        return Batch(X, y, *weight, rows=rows)
-
-    def num_rows(self, part: Part) -> int:
-        """Return the number of rows; all are for training."""
-        return len(self.arrays[0]) if part == "train" else 0
-
-    def _tell(self, message: str) -> None:
-        """Print nothing: an estimator does not."""
-
-    def empty_part_hint(self, part: Part) -> str:
-        """Tell where rows come from."""
-        return "pass some"
-
-    def factors(self, part: Part, folds: Folds | None = None) -> Blocks[Tensor]:
-        """Load the factor of the rows that came before, then those of the others."""
-        factors = super().factors(part, folds)
-        earlier = self.earlier
-        return factors if earlier is None else Blocks(lambda: chain([earlier], factors))
 
 
 class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -134,6 +87,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     coef_: np.ndarray
     intercept_: float
     _inference: Inference | None
+    _shortfall: str
     _earlier: tuple[int, float, np.ndarray]  # rows, their weights' sum, their shifted factor with weights of mean 1
 
     def __init__(
@@ -175,8 +129,14 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             InputError: a ValueError; an argument cannot be used, or SGD diverges.
+
+        Warns:
+            ConvergenceWarning: SGD did not come near the optimum.
         """
-        return self._fit(X, y, sample_weight, True, self.max_epochs)
+        self._fit(X, y, sample_weight, True, self.max_epochs)
+        if self._shortfall:
+            warnings.warn(self._shortfall, ConvergenceWarning, stacklevel=2)
+        return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "LinearRegressor":
         """Learn from more rows; arguments and errors are those of ``fit``.
@@ -248,6 +208,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             rows = np.flatnonzero(np.broadcast_to(sample_weight, rows_given))
             for row in self.diagnostics_["influential"]:
                 row["row"] = int(rows[row["row"]])
+        self._shortfall = "" if model.lr is None else shortfall(data, model)
         self._inference = inference = None if model.biased_objective else data.summary.inference(model.has_bias)
         errors = np.full(X.shape[1] + 1, math.nan) if inference is None else inference.standard_errors.numpy()
         order = np.roll(np.arange(X.shape[1] + model.has_bias), -int(model.has_bias))  # the bias last

@@ -17,7 +17,7 @@ def atomic_write(path: Path, content: bytes | memoryview) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         temporary.write_bytes(content)
         commit(temporary, path)
@@ -38,7 +38,7 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 def atomic_link(source: Path, path: Path) -> None:
     """Link a file atomically, or copy it where links are not possible."""
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)

@@ -24,7 +24,7 @@ import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import ElasticNet, LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -42,6 +42,8 @@ SGD = ("fused", "scratch", "concise")
 ROWS, COLUMNS = 200, 4
 REPEATED = "check_sample_weight_equivalence_on_dense_data"
 NOT_THE_SAME_STEPS = {REPEATED: "SGD takes other steps on rows that are repeated; SGDRegressor does too"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:SGD did not arrive")  # where steps are too few on purpose
 
 
 def an_sgd(method="fused", **arguments):
@@ -228,6 +230,22 @@ def test_sgd_takes_the_steps_of_the_book_on_and_on(X, y, method):
     np.testing.assert_allclose(coefficients(model), expected, rtol=1e-5)
     first = an_sgd(method, max_epochs=1).fit(X, y)
     np.testing.assert_array_equal(coefficients(an_sgd(method).partial_fit(X, y)), coefficients(first))
+
+
+def test_sgd_that_did_not_arrive_warns(X, y):
+    message = r"SGD did not arrive: r2 is (0\.\d+), at the optimum (0\.\d+); take more epochs, or scale the columns"
+    scales = np.array([1.0, 1.0, 1.0, 0.01])
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
+        model = an_sgd(max_epochs=5).fit(X * scales, y)
+    said = re.fullmatch(message, str(caught[0].message))
+    optimum = LinearRegression().fit(X, y)
+    assert [float(number) for number in said.groups()] == pytest.approx(
+        [model.score(X * scales, y), optimum.score(X, y)], abs=1e-4
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        an_sgd().fit(X, y)
+        an_sgd(max_epochs=1).partial_fit(X * scales, y)
 
 
 def test_sgd_ways_agree_and_come_near_the_optimum(X, y):

@@ -99,3 +99,46 @@ def test_unknown_shell_is_refused(linreg):
         1,
         "error: completion needs the name of a shell: linreg completion bash|zsh|tcsh\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("WORLD_SIZE", "x", "WORLD_SIZE=x: must be a whole number, as torchrun sets it; unset WORLD_SIZE"),
+        ("TORCHELASTIC_RESTART_COUNT", "", "TORCHELASTIC_RESTART_COUNT=: must be a whole number, as torchrun sets…"),
+        (
+            "LINREG_FIT__MODEL__LR",
+            "1",
+            "LINREG_FIT__MODEL__LR: flags are not read from the environment; type --model.lr",
+        ),
+    ],
+)
+def test_variables_that_cannot_be_used_are_refused(linreg, monkeypatch, variable, value, sentence):
+    monkeypatch.setenv(variable, value)
+    outcome = linreg("fit", "--model", "Exact", "--data", "Synthetic")
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith(f"error: {sentence.rstrip('…')}")
+    assert linreg("--help").status == 0
+
+
+def test_stdout_may_be_closed_or_end_early(scratch_fit, tmp_path):
+    def shell(line):
+        command = line.format(f"{sys.executable} {TRAIN}", run=scratch_fit.run)
+        return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    closed = shell("{} fit --model Exact --data Synthetic >&-")
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert len(list(tmp_path.glob("runs/exact/version_0/report.json"))) == 1
+    for command in ("report {run}", "--help"):
+        early = shell(f"{{}} {command} | true; echo ${{{{PIPESTATUS[0]}}}}")
+        assert (early.stdout, early.stderr) == ("141\n", "")
+    full = shell("{} report {run} > /dev/full")
+    assert full.returncode == 1
+    assert full.stderr.startswith("error: a file cannot be read or written: No space left on device")
+
+
+def test_too_little_address_space_is_refused(tmp_path):
+    command = f"ulimit -c 0; ulimit -v 450000; {sys.executable} {TRAIN} fit --model Exact --data Synthetic"
+    outcome = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr == "error: ulimit -v 450000: is not enough memory for torch; allow 2000000 or more\n"

@@ -9,11 +9,12 @@ import torch
 from linreg_pl.callbacks.stability import largest_lr
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import require_positive
-from linreg_pl.functional.least_squares import weight_columns
+from linreg_pl.functional.least_squares import residual_sum_of_squares, total_sum_of_squares, weight_columns
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
 
+FAR = 0.01  # of r2
 ALIKE = 10.0  # condition number of the standardised columns from which two of them are named
 
 
@@ -46,6 +47,19 @@ def joint_distance(data: DataModule, model: "LinearModel") -> float | None:
     if inference is None or model.biased_objective or inference.residual_variance == 0:
         return None
     return inference.joint_distance(*model.coefficients())
+
+
+def shortfall(data: DataModule, model: "LinearModel") -> str:
+    """Say that SGD is far from the optimum: by r2 on the training rows too; empty if it is not."""
+    R, optimum, distance = data.summary.factor, data.summary.optimum(model.has_bias), joint_distance(data, model)
+    if R is None or optimum is None or distance is None or distance <= 1:
+        return ""
+    total = total_sum_of_squares(R, model.has_bias)
+    left = (residual_sum_of_squares(R, *model.coefficients()), residual_sum_of_squares(R, optimum.weight, optimum.bias))
+    r2, best = (1 - squares / total if total else 1.0 for squares in left)
+    if best - r2 < FAR:
+        return ""
+    return f"SGD did not arrive: r2 is {r2:.4g}, at the optimum {best:.4g}; take more epochs, or scale the columns"
 
 
 def why_not_there(

@@ -1,6 +1,9 @@
 """Writes predictions as they come, and joins them when all are there."""
 
+import glob
 import heapq
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,8 @@ from linreg_pl.tables.places import is_uri, locate, readable, upload
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+ABANDONED = 3600  # seconds since the last block
 
 
 class Predictions(L.Callback):
@@ -48,11 +53,17 @@ class Predictions(L.Callback):
             upload(None, self.place)
         self.path = path
         self.confidence_level = confidence_level
+        self._run = 0
         self._writer: pq.ParquetWriter | None = None
         self._inference: Inference | None = None
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Find out whether the predictions have standard errors."""
+        """Agree on names that no other command uses, and find out whether the predictions have standard errors."""
+        self._run = trainer.strategy.broadcast(os.getpid())
+        if trainer.is_global_zero:
+            for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+                if left.stat().st_mtime < time.time() - ABANDONED:  # by a command that was killed
+                    left.unlink(missing_ok=True)
         data = data_of(trainer)
         if data is not None and not pl_module.biased_objective:
             self._inference = infer(data.summary.optimum(pl_module.has_bias), self.confidence_level)
@@ -143,7 +154,7 @@ class Predictions(L.Callback):
         return sum(file.metadata.num_rows for file in files)
 
     def _part(self, rank: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}.{rank}.tmp")
+        return self.path.with_name(f".{self.path.name}.{self._run}.{rank}.tmp")
 
 
 def _nullable(values: Any) -> "pa.Array":

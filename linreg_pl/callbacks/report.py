@@ -46,6 +46,7 @@ Curves, over SGD steps; set *Smoothing* to 0 to see the numbers as they are:
 | weight/NAME, bias | estimate of a coefficient | of the target, per unit of column NAME |
 | distance/NAME | estimate minus optimum, the exact least-squares solution on the training rows | the same |
 | log10/train_mse | log10 of the mean squared error over all training rows | of the target, squared |
+| log10/val_mse | log10 of the mean squared error over all validation rows | of the target, squared |
 | log10/noise_floor | log10 of the noise variance: lower no fit can be expected to get | of the target, squared |
 | train/batch_loss | loss of one mini-batch | of the loss |
 | train/loss, val/loss | the model's own loss after each epoch: half the mse for scratch and fused | of the loss |
@@ -203,7 +204,7 @@ class RunReport(L.Callback):
         scores = {part: find_callback(trainer, EpochScores).scores.get(part, {})}
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
-            report.write(report.read(self.folder) | scores, self.folder)
+            report.update(self.folder, scores)
 
 
 def doubts(covariance: Covariance) -> report.Report:

@@ -1,6 +1,8 @@
 """Scores over all rows: of training rows after each epoch, as the notebooks print them, and of the other parts."""
 
+import math
 import sys
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,14 @@ from linreg_pl.functional.scores import scores
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
 
+PATIENCE = 2.0  # seconds without a word
+
 
 class EpochScores(L.Callback):
-    """Logs ``train/*``, ``val/*`` and ``test/*``, and prints the training loss after every epoch.
+    """Logs ``train/*``, ``val/*`` and ``test/*``, and prints the training loss after epochs.
+
+    All epochs are told up to the tenth, then every tenth up to 100, and so on; also the last, and any that ends
+    seconds after the one told before.
 
     Attributes:
         scores: the newest values by part and name, in float64, which Lightning's metrics are not.
@@ -25,14 +32,18 @@ class EpochScores(L.Callback):
 
     def __init__(self) -> None:
         self.scores: dict[str, dict[str, float]] = {}
+        self._told = 0.0
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Score the training rows by their triangular factor if it is known, else by a pass over them."""
         found = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
         self._log("train", trainer, pl_module, found)
-        if found:
-            pl_module.print(f"epoch {trainer.current_epoch + 1}, loss {found['loss']:f}")  # above a progress bar
+        epoch = trainer.current_epoch + 1
+        due = epoch % 10 ** (len(str(epoch)) - 1) == 0 or epoch == trainer.max_epochs or trainer.should_stop
+        if found and (due or time.monotonic() > self._told + PATIENCE):
+            self._told = time.monotonic()
+            pl_module.print(f"epoch {epoch}, loss {found['loss']:f}")  # above a progress bar
             sys.stdout.flush()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -52,6 +63,8 @@ class EpochScores(L.Callback):
             # As `log_dict` would, which takes half a millisecond for each of them.
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             trainer.progress_bar_metrics.update(values)
+            if part == "val" and found.get("mse", 0.0) > 0:
+                values["log10/val_mse"] = math.log10(found["mse"])  # runs of any scale are legible in one chart
             log_step(trainer, values)  # the loggers are told the SGD step, which Lightning would count in batches
         else:
             model.log_dict(values, batch_size=1, sync_dist=trainer.world_size > 1)

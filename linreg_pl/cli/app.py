@@ -4,6 +4,7 @@ Data, models and callbacks meet only here.
 """
 
 import os
+import re
 import sys
 import threading
 import traceback
@@ -36,7 +37,7 @@ from linreg_pl.callbacks import (
 )
 from linreg_pl.cli import checks
 from linreg_pl.cli.flags import add_flags
-from linreg_pl.cli.parser import Parser, config_paths, read_config
+from linreg_pl.cli.parser import Parser, RefusedError, config_paths, read_config
 from linreg_pl.data import DataModule, Perturbed, Synthetic, Table
 from linreg_pl.engine import Trainer, processes
 from linreg_pl.engine.checkpoint_io import DurableCheckpointIO
@@ -121,7 +122,7 @@ class CLI(LightningCLI):
             trainer.accelerator = "cpu"  # Apple's GPUs have no float64, which the scores are kept in
         if self.subcommand != "fit":
             if not settings.ckpt_path:
-                raise InputError(f"{self.subcommand} needs a fitted model: --ckpt_path RUN/checkpoints/last.ckpt")
+                raise InputError(f"{self.subcommand} needs a fitted model: python train.py {self.subcommand} RUN")
             trainer.logger = False
             if self.subcommand == "predict":
                 trainer.precision = None  # of the steps; rows come in their own units now
@@ -277,6 +278,8 @@ def _run(kind: type[CLI]) -> CLI:
             load_from_checkpoint_support=False,
             trainer_defaults=dict(TRAINER_DEFAULTS),
         )
+    except RefusedError as refused:
+        raise InputError(str(refused)) from None
     except InputError:
         raise
     except Exception as error:
@@ -286,8 +289,12 @@ def _run(kind: type[CLI]) -> CLI:
         said = " ".join(str(error).split())
         if any(file.name == "checkpoint_connector.py" for file in files):
             raise InputError(f"--ckpt_path: the checkpoint cannot be used ({said})") from error
-        if isinstance(error, RuntimeError) and "allocate memory" in said:
-            raise MemoryError(said) from error
+        if error.__cause__ is not None and "jsonargparse" in files[-1].parts:  # a class that cannot be instantiated
+            named, cause = re.search(r"class_path='([\w.]+)'", said), error.__cause__
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raised = f"{type(cause).__name__}: {' '.join(str(cause).split())} (LINREG_DEBUG=1 shows where)"
+            raise InputError(f"{named[1] if named else 'a class'} cannot be used: {raised}") from error
         # A flag that Lightning found wrong only when it ran.
         if isinstance(error, MisconfigurationException | ValueError | RuntimeError) and "lightning" in files[-1].parts:
             raise InputError(said) from error

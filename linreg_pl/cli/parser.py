@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NoReturn
 
 import yaml
@@ -14,8 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from linreg_pl.cli.arguments import types_of_arguments
 from linreg_pl.data.base import DataModule
-from linreg_pl.engine import processes
-from linreg_pl.errors import InputError, nearest, printable
+from linreg_pl.errors import InputError, nearest
 from linreg_pl.models import LinearModel
 
 GROUPS: dict[str, type] = {"model": LinearModel, "data": DataModule}
@@ -32,21 +32,26 @@ KINDS = {
 HELP = "see python train.py fit --help"
 
 
+class RefusedError(BaseException):
+    """Carries the sentence on an argument out of the parser, which catches other exceptions."""
+
+
 class Parser(LightningArgumentParser):
     """Parser whose errors are one line instead of the whole usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the error and exit with status 2."""
+        """Raise `RefusedError` instead of printing the usage."""
         text = " ".join(str(message).split())
         for pattern, sentence in SENTENCES.items():
             if found := re.match(pattern, text):
                 text = sentence(self, *found.groups())
                 break
-        text = printable(text)[:500]
-        if processes.several():
-            processes.end(InputError(text), 2)
-        print("error:", text, file=sys.stderr)
-        sys.exit(2)
+        raise RefusedError(text) from ex
+
+    def format_help(self, *arguments: Any) -> str:
+        """Add the flags of the models and of the data to the help of a command."""
+        groups = [action.dest for action in self._actions if action.dest in GROUPS]
+        return "\n".join([super().format_help(*arguments), *map(_class_flags, groups)])
 
     @property
     def flags(self) -> list[str]:
@@ -58,7 +63,14 @@ class Parser(LightningArgumentParser):
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds plain values only, and refuses duplicate keys."""
+    """Builds plain values only, and refuses duplicate keys and zero bytes."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        if "\0" in node.value:
+            raise yaml.constructor.ConstructorError(
+                problem="a text with a zero byte, which nothing can be named by", problem_mark=node.start_mark
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -97,6 +109,8 @@ def read_config(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: is not YAML in UTF-8 (--config)") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise InputError(f"{path}: must hold flags, as in 'trainer: {{max_epochs: 3}}' (--config)")
+    if "config" in config:
+        raise InputError(f"{path}: config: a config cannot name another; give --config several times")
     for group in ("trainer", "checkpoint"):
         if not isinstance(config.get(group, {}), dict):
             raise InputError(f"{path}: {group}: must hold flags, as in 'trainer: {{max_epochs: 3}}'")
@@ -126,6 +140,22 @@ def owners(group: str) -> dict[str, list[str]]:
     return taken
 
 
+def _class_flags(group: str) -> str:
+    """Describe the flags of all models, or of all data modules, with the classes that accept them."""
+    kinds = {kind.__name__: kind for kind in concrete(GROUPS[group])}
+    lines = [f"--{group} NAME: {', '.join(kinds)}; their flags, of which --{group}.help NAME tells all:"]
+    for name, accepting in owners(group).items():
+        text = inspect.getdoc(kinds[accepting[0]]) or ""
+        found = re.search(rf"(?m)^ +{name}: (.*(?:\n {{6,}}.*)*)", text)
+        about = " ".join(found[1].split()) if found else ""
+        defaults = dict.fromkeys(inspect.signature(kinds[kind]).parameters[name].default for kind in accepting)
+        usual = "must be given" if inspect.Parameter.empty in defaults else f"default {' or '.join(map(str, defaults))}"
+        whose = "" if len(accepting) == len(kinds) else f"; {', '.join(accepting)}"
+        flag = f"  --{group}.{name}"
+        lines.append(fill(f"{flag:22}  {about} ({usual}{whose})", 100, subsequent_indent=" " * 24))
+    return "\n".join(lines) + "\n"
+
+
 def _given() -> Iterator[tuple[str, str, str]]:
     """Yield the place, the dotted name and the value of each given argument; later ones override earlier ones."""
     for path in config_paths():
@@ -146,11 +176,15 @@ def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, name)
 
 
-def _where(key: str, value: str | None = None) -> tuple[str, str]:
-    """Return where an argument was given, and its full name; the parser reports only the end of the name."""
+def _where(key: str, value: str = "") -> tuple[str, str, str]:
+    """Return where an argument was given, its full name and value; the parser reports only the end of the name.
+
+    Of a file, which the parser reads, the value is its path and not its content.
+    """
     found = [given for given in _given() if f".{given[1]}".endswith(f".{key}")]
     exact = [given for given in found if given[2] == value]
-    return (exact or found or [(key, key, "")])[-1][:2]
+    where, name, given = (exact or found or [(key, key, "")])[-1]
+    return where, name, given if len(given) < 4096 and Path(given).is_file() else value
 
 
 def _unknown_flag(parser: Parser, flag: str, rest: str) -> str:
@@ -161,13 +195,13 @@ def _unknown_flag(parser: Parser, flag: str, rest: str) -> str:
 
 
 def _unknown_key(parser: Parser, key: str) -> str:
-    where, _ = _where(key)
+    where, *_ = _where(key)
     near = nearest(key, [flag.removeprefix("--") for flag in parser.flags])
     return f"{where}: there is no such argument; {f'did you mean {near}?' if near else HELP}"
 
 
 def _unknown_argument(parser: Parser, key: str) -> str:
-    where, name = _where(key)
+    where, name, _ = _where(key)
     group, _, inner = name.partition(".")
     taken = owners(group)
     if inner in taken:
@@ -177,7 +211,7 @@ def _unknown_argument(parser: Parser, key: str) -> str:
 
 
 def _wrong_value(parser: Parser, key: str, reasons: str, value: str) -> str:
-    where, name = _where(key, value)
+    where, name, value = _where(key, value)
     if same := re.search(r"full class path to avoid ambiguity: ([\w., ]+\w)", reasons):
         return f"{where} {value}: several classes have this name; give one in full: {same[1].replace(', ', ' or ')}"
     for base in re.findall(r"((?:linreg_pl|lightning|torch)\.[\w.]+)['\]]", reasons):
@@ -198,6 +232,14 @@ def _wrong_value(parser: Parser, key: str, reasons: str, value: str) -> str:
 
 
 def _unknown_class(where: str, name: str, wanted: type, ours: bool) -> str:
+    module = name.rpartition(".")[0]
+    try:
+        importlib.import_module(module or __name__)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not f"{module}.".startswith(f"{error.name}."):  # but one that it imports
+            return f"{where} {name}: {module} cannot be imported: {error}"
+    except Exception as error:
+        return f"{where} {name}: {module} cannot be imported: {type(error).__name__}: {error}"
     names = [kind.__name__ for kind in concrete(wanted)]
     near = nearest(name, names)
     mend = f"choose one of {', '.join(names)}" if ours else "give its name, or its full import path"

@@ -203,11 +203,9 @@ def _fit(configs: list[str], flags: Flags, folder: Path, in_subprocess: bool) ->
         with _arguments_of_fit(configs, flags, **logger), contextlib.redirect_stdout(io.StringIO()):
             _run_in_subprocess() if in_subprocess else cli.run()
         result = _results(report.read(*(set(folder.glob("version_*")) - before)))
-    except SystemExit as end:
-        if end.code != 2:
-            print(f"stopped; to continue {folder}, run the same command again", flush=True)
-            raise
-        refused = "these flags do not go together"
+    except SystemExit:
+        print(f"stopped; to continue {folder}, run the same command again", flush=True)
+        raise
     except InputError as error:
         refused = str(error)
     except Exception as error:  # of any kind: the other runs do not depend on this one

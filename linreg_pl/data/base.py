@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as L
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
-from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches
+from linreg_pl.data.loaders import Blocks, Chunks, LateWindows, MiniBatches
 from linreg_pl.data.parts import Part
 from linreg_pl.data.prepared import PreparedRows, Served
 from linreg_pl.data.threads import parallel_map
@@ -115,10 +114,9 @@ class DataModule(PreparedRows):
         self._fits = True
         if self._served == "factors":
             return self.factors("train", self.folds)
-        batches = MiniBatches(self.windows(), self.batch_size, *self.share, self._position)
+        windows = LateWindows(self.num_rows("train"), self.windows)
+        batches = MiniBatches(windows, self.batch_size, *self.share, self._position)
         if self._served == "mini-batches":
-            if self.trainer and self.trainer.overfit_batches and self.streamed("train"):  # type: ignore[attr-defined]
-                raise InputError("--trainer.overfit_batches: needs the rows in memory; raise --data.memory")
             return batches
         steps = steps_per_chunk(len(batches), self.batch_size, self.num_features, self._moments)
         return Chunks(batches, steps, self._interval, shared=self._moments)
@@ -141,7 +139,7 @@ class DataModule(PreparedRows):
             return Blocks(lambda: parallel_map(self.local_blocks(part), lambda make: make()))
         if part == "predict" or self.streamed(part):
             return Blocks(lambda: self._transformed_blocks(self.local_blocks(part)))
-        return Blocks(partial(self._slices, self.rows(part)))
+        return Blocks(lambda: self._slices(self.rows(part)))
 
     def _slices(self, rows: Rows) -> Iterator[Batch]:
         size, (rank, world_size) = rows_at_once(self.num_features + 1), self.share
@@ -158,7 +156,7 @@ class DataModule(PreparedRows):
         other loader makes a whole pass, each in an order of its own.
 
         Raises:
-            InputError: such a loader is to go on from a checkpoint.
+            InputError: such a loader is to go on from a checkpoint, or rows of a file are to be used again.
         """
         trainer = self.trainer
         if trainer is None or not trainer.training or trainer.train_dataloader is not loader:
@@ -169,7 +167,10 @@ class DataModule(PreparedRows):
                 )
             self._passes += 1
             return self._passes - 1, 0
-        epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # type: ignore[attr-defined]
+        overfits = trainer.overfit_batches  # type: ignore[attr-defined]
+        if overfits and self._served == "mini-batches" and self.streamed("train"):
+            raise InputError("--trainer.overfit_batches: needs the rows in memory; raise --data.memory")
+        epoch = 0 if overfits else trainer.current_epoch
         if isinstance(loader, Chunks):  # the Trainer counts chunks
             steps = len(loader.batches)
             done = max(0, trainer.global_step - epoch * steps)

@@ -69,6 +69,29 @@ class OneWindow:
         return (partial(self.rows.__getitem__, some) for some in slices)
 
 
+class LateWindows:
+    """Windows that are made once the first is asked for, so that errors of the rows are raised then.
+
+    After an error in a method that returns a loader, Lightning leaves the classes of all DataLoaders patched.
+
+    Args:
+        num_rows: that there will be.
+        make: makes the windows.
+    """
+
+    def __init__(self, num_rows: int, make: Callable[[], Windows]) -> None:
+        self.num_rows = num_rows
+        self.make = make
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.num_rows
+
+    def windows(self, epoch: int, first: int) -> Iterator[Window]:
+        """Return an epoch's windows, beginning with that of mini-batch ``first``."""
+        return self.make().windows(epoch, first)
+
+
 class _Training:
     """A loader of training rows, which reads its place in their order from the Trainer.
 

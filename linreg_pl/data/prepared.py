@@ -158,6 +158,7 @@ class PreparedRows(RowsInParts):
         _ = self.scaling  # to be learned before
         return parallel_map(blocks, self._load_and_transform)
 
+    @torch.inference_mode(False)  # whoever asks first: rows of a validation may be wanted for training later
     def rows(self, part: Part) -> Rows:
         """Rows of a part as float32, standardised if asked for, in memory from now on."""
         if part not in self._rows:
@@ -172,14 +173,14 @@ class PreparedRows(RowsInParts):
             self._rows[part] = Rows(numbers, self.num_features, scaling=scaling)
         return self._rows[part]
 
+    @torch.inference_mode(False)
     def windows(self) -> Windows:
         """The training rows in windows: one in memory, or many from a file that this machine's processes share."""
         if self._windows is None:
             if self.streamed("train"):
                 self._windows = self._copied()
             else:
-                orders = EpochOrders(self.num_rows("train"), self.order_seed)
-                self._windows = OneWindow(self.rows("train"), orders)
+                self._windows = OneWindow(self.rows("train"), EpochOrders(self.num_rows("train"), self.order_seed))
         return self._windows
 
     def _copied(self) -> Spill:

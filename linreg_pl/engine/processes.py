@@ -19,13 +19,14 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import ClassVar, NoReturn
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from linreg_pl.errors import RED, InputError, describe_error, printable, styled
+from linreg_pl.errors import InputError, describe_error, error_line, lacks_memory
 from linreg_pl.runs.checkpoints import newest
 
 ATTEMPT = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -61,10 +62,19 @@ def watch(trainer: Trainer, minutes: float) -> None:
     Args:
         trainer: a Trainer that has not launched its processes yet.
         minutes: longest time that a collective may take.
+
+    Raises:
+        InputError: there are to be other machines, but nothing starts their processes.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy) or trainer.world_size == 1:
         return
+    by_hand = isinstance(strategy.cluster_environment, LightningEnvironment)
+    if trainer.num_nodes > 1 and by_hand and "MASTER_ADDR" not in os.environ:
+        raise InputError(
+            f"--trainer.num_nodes {trainer.num_nodes}: nothing starts the processes of the other machines; run the"
+            f" command on each by torchrun --nnodes {trainer.num_nodes}, or leave the flag out"
+        )
     _State.world_size = trainer.world_size
     strategy._timeout = timedelta(minutes=minutes)
     if "LOCAL_RANK" not in os.environ and isinstance(strategy.launcher, _SubprocessScriptLauncher):
@@ -101,15 +111,16 @@ def _watch() -> None:
         lost |= _orphaned() or any(child.poll() not in EXPECTED for child in _children())
     if _State.done.wait(GRACE):  # the main thread may know more
         return
-    if not _State.ending.locked():  # the main thread is still busy, and has to clean up
+    if _State.ending.acquire(blocking=False):  # the main thread is still busy, and has to clean up
         main = ctypes.c_ulong(threading.main_thread().ident or 0)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(LostProcessError))
+        _State.ending.release()
     if not _State.done.wait(GRACE):
         end(LostProcessError())
 
 
 def _orphaned() -> bool:
-    """Whether Lightning launched this process and the launching process is gone."""
+    """Whether torchrun or Lightning launched this process and the launching process is gone."""
     return os.environ.get("LINREG_PARENT") not in (None, str(os.getpid()), str(os.getppid()))
 
 
@@ -121,18 +132,18 @@ def _children() -> list[subprocess.Popen[bytes]]:
     return _State.children
 
 
-def end(error: Exception, status: int = 1) -> NoReturn:
+def end(error: Exception) -> NoReturn:
     """End this process, and report the cause unless another process does.
 
     The first process that calls this reports its cause; one that only lost another process waits for that one first.
 
     Args:
         error: what went wrong in this process.
-        status: exit status.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun has noticed too
-    _State.ending.acquire()
+    with suppress(LostProcessError):  # which the watching thread may have raised a moment ago
+        _State.ending.acquire()
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     rank = distributed.get_rank() if distributed.is_initialized() else rank
     lost = isinstance(error, RuntimeError) and (
@@ -145,7 +156,7 @@ def end(error: Exception, status: int = 1) -> NoReturn:
 
     def ask() -> None:
         with suppress(RuntimeError):
-            store = _store()
+            store = _store(keeps=keeps_store and not distributed.is_initialized())  # none of them has met another yet
             text = cause or _roll_call(store, rank, slow)
             answers.put(text if store.add("said", 1) == 1 else "")
             while keeps_store and time.monotonic() < deadline and store.add("said", 0) < _State.world_size:
@@ -159,12 +170,11 @@ def end(error: Exception, status: int = 1) -> NoReturn:
     with suppress(Empty):
         heard = answers.get(timeout=0 if _State.store_lost else 2 * GRACE)
     if heard is None:  # the store is gone or cannot be reached: one process on each host reports it
-        speaks = cause or os.environ.get("LOCAL_RANK", "0") == ("1" if _orphaned() else "0")
+        speaks = cause or os.environ.get("LOCAL_RANK", "0") == ("1" if _orphaned() and not TORCHRUN_STORE else "0")
         keeper = f"torchrun at {os.environ['MASTER_ADDR']}" if TORCHRUN_STORE else _names([0] if rank else [1])
         heard = (cause or _loss(keeper, slow)) if speaks else ""
     if heard:
-        text = printable(" ".join(heard.split()))
-        print(f"{styled('error:', RED, sys.stderr)} {text}", file=sys.stderr, flush=True)
+        print(error_line(" ".join(heard.split())), file=sys.stderr, flush=True)
     sys.stdout.flush()
     if asking.is_alive() and keeps_store and not _children():
         asking.join(GRACE)
@@ -173,14 +183,14 @@ def end(error: Exception, status: int = 1) -> NoReturn:
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, patience - time.monotonic()))
         child.kill()
-    os._exit(status)  # immediately, as torch might wait forever
+    os._exit(1)  # immediately, as torch might wait forever
 
 
 def _cause(error: Exception, rank: int) -> str:
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError | MemoryError):
-        fewer = "; start fewer processes on a host" if isinstance(error, MemoryError) else ""
+    if isinstance(error, OSError) or lacks_memory(error):
+        fewer = "; start fewer processes on a host" if lacks_memory(error) else ""
         return f"{_names([rank])}: {describe_error(error)}{fewer}"
     return f"{_names([rank])} failed: {type(error).__name__}: {str(error)[:300]} (LINREG_DEBUG=1 shows where)"
 
@@ -230,7 +240,8 @@ def previous_checkpoint() -> Path | None:
     return Path(found) if found else None
 
 
-def _store(attempt: int = ATTEMPT, minutes: float = GRACE / 60) -> Store:
+def _store(attempt: int = ATTEMPT, minutes: float = GRACE / 60, keeps: bool = False) -> Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(address, port, is_master=False, timeout=timedelta(minutes=minutes))
+    wait = timedelta(minutes=minutes)
+    store = TCPStore(address, port, is_master=keeps, timeout=wait, wait_for_workers=False)
     return PrefixStore(f"linreg_pl/{attempt}", store)

@@ -57,7 +57,12 @@ def newest_run(runs: Path) -> Path | None:
 
 
 def newest(run: Path, tell: Callable[[str], object] = print) -> Path | None:
-    """Return the newest readable checkpoint of a run, or None; ``tell`` gets a message for each unreadable one."""
+    """Return the newest readable checkpoint of a run, or None; ``tell`` gets a message for each unreadable one.
+
+    What a kill left of files that were being written is removed.
+    """
+    for left in run.rglob(".*.tmp"):
+        left.unlink(missing_ok=True)
     paths = [path for path in run.glob("checkpoints/*.ckpt") if not path.name.startswith(".")]
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name == "last.ckpt"), reverse=True):
         try:

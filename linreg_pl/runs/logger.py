@@ -42,7 +42,7 @@ CHARTS = {  # titles, and patterns of the curves in each; TensorBoard 2.21 canno
     "log10 mse of training rows, noise floor": r"^log10/(train_mse|noise_floor)$",
     "coefficients, target units per column unit": r"^(weight/[^(]*|bias)$",
     "distance to the optimum, same units": r"^distance/[^(]*$",
-    "mse per epoch, training and validation": r"^(train|val)/mse$",
+    "log10 mse of validation rows": r"^log10/val_mse$",
 }
 
 

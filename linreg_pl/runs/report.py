@@ -53,9 +53,46 @@ def read(folder: Path) -> Report:
         raise InputError(f"{folder}: holds no report.json; give the folder of a finished run, runs/NAME/version_N")
     try:
         report: Report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid JSON ({error})") from error
+    rows = report.get("coefficients") if isinstance(report, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
+        raise InputError(f"{path}: is not a report of this program")
     return report
+
+
+def update(folder: Path, scores: Report) -> None:
+    """Add scores to a run's report.
+
+    Raises:
+        InputError: the report cannot be read or written.
+    """
+    try:
+        write(read(folder) | scores, folder)
+    except (TypeError, RecursionError) as error:
+        raise InputError(f"{folder}/report.json: is not a report of this program") from error
+
+
+def show(folder: Path) -> str:
+    """Read a run's report and format it, without the control characters that its texts may hold.
+
+    Raises:
+        InputError: the folder holds no report, or it is damaged.
+    """
+    try:
+        return format_report(_printable(read(folder)), folder)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}/report.json: is not a report of this program") from error
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
 
 
 def format_report(report: Report, folder: Path | None) -> str:
@@ -239,16 +276,18 @@ def _vector(values: list[float]) -> str:
 
 def _next_steps(report: Report, folder: Path) -> str:
     run = printable(quote(str(folder)))
-    command = f"python train.py {{}} --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
     following = "validate" if "val" in report else "predict"
     place = folder.resolve() if ".." in folder.parts else folder
+    look = [
+        f"look      tensorboard --logdir {printable(quote(str(place.parent.parent)))} --host localhost",
+        f"          {_link(report, place)}",
+    ]
     return "\n".join(
         [
             f"this run  {run}",
-            f"look      tensorboard --logdir {printable(quote(str(place.parent.parent)))} --host localhost",
-            f"          {_link(report, place)}",
+            *(look if any(folder.glob("events.out.tfevents.*")) else ()),  # another logger writes elsewhere
             f"again     python train.py report {run}",
-            f"next      {command.format(following)}",
+            f"next      python train.py {following} {run}",
         ]
     )
 
@@ -257,4 +296,5 @@ def _link(report: Report, folder: Path) -> str:
     """Address at which TensorBoard shows this run only: its charts, or the report where there are no SGD steps."""
     run = url_quote(f"^{re.escape(folder.relative_to(folder.parent.parent).as_posix())}$", safe="/$")
     tab = "custom_scalars&_smoothingWeight=0" if _is_sgd(report) else "text"
+    tab = "timeseries" if (folder / "hparams.yaml").exists() else tab  # Lightning's own logger wrote neither
     return f"http://localhost:6006/#{tab}&regexInput={run}"

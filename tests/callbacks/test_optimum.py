@@ -110,7 +110,7 @@ def test_it_can_be_left_out_and_the_run_is_the_same(linreg, request, config):
     assert not {"optimum", "noise_floor", "note"} & without.report.keys()
     assert not BY_OPTIMUM & without.report["coefficients"][0].keys()
     assert with_it.report["coefficients"][0].keys() > BY_OPTIMUM
-    assert not [tag for tag in curves(without) if tag.startswith(("log10/", "distance/"))]
+    assert not [tag for tag in curves(without) if tag.startswith(("log10/train", "log10/noise", "distance/"))]
     assert "SGD error" not in without.stdout
     assert "noise floor" not in without.stdout
 

@@ -20,7 +20,7 @@ ROWS, BATCH_SIZE = 23, 5
 
 def trainer(rank, world_size):
     """What the callback asks of a Trainer."""
-    strategy = types.SimpleNamespace(barrier=lambda: None)
+    strategy = types.SimpleNamespace(barrier=lambda: None, broadcast=lambda value: value)
     return types.SimpleNamespace(
         global_rank=rank, world_size=world_size, is_global_zero=rank == 0, strategy=strategy, datamodule=None
     )

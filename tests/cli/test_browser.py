@@ -39,7 +39,7 @@ def test_scalars(look, model):
 
 @pytest.mark.parametrize("model", MODELS[:3])
 def test_link_of_the_console_shows_the_run_at_a_glance(look, board, model):
-    counts = [f"Matches ({count})" for count in (2, 3, 3, 2)]  # of curves in the charts
+    counts = [f"Matches ({count})" for count in (2, 3, 3, 1)]  # of curves in the charts
     texts = look(link(board.fits[f"{model}/version_0"]), f"{model}/version_0", *CHARTS, *counts)
     assert [text for text in texts if text.startswith("Matches")] == counts
     assert [text for text in texts if text.endswith("/version_0")] == [f"{model}/version_0"]

@@ -65,7 +65,7 @@ def test_charts_have_their_curves(board, model):
         {"log10/train_mse", "log10/noise_floor"},
         {"weight/x0", "weight/x1", "bias"},
         {"distance/x0", "distance/x1", "distance/bias"},
-        {"train/mse", "val/mse"},
+        {"log10/val_mse"},
     ]
 
 

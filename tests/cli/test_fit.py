@@ -176,3 +176,27 @@ def test_any_number_of_features(linreg, features):
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_config_opens_with_its_command(config):
     assert f"#   python train.py fit --config configs/{config.name}\n" in config.read_text()
+
+
+def test_many_epochs_are_told_sparsely(linreg):
+    flags = ("--trainer.max_epochs", 234, "--data.num_train", 20, "--figures", "false", "--trainer.logger", "false")
+    outcome = linreg("fit", "--config", SCRATCH, *flags).succeeded()
+    told = [int(number) for number in re.findall(r"^epoch (\d+),", outcome.stdout, re.MULTILINE)]
+    assert set(told) >= {*range(1, 11), *range(20, 101, 10), 200, 234}
+    assert len(told) < 40  # others where an epoch takes seconds
+
+
+@pytest.mark.parametrize(
+    ("flags", "link"),
+    [
+        (["CSVLogger", "--trainer.logger.save_dir", "out"], None),
+        (
+            ["TensorBoardLogger", "--trainer.logger.save_dir", "out"],
+            "timeseries&regexInput=%5Elightning_logs/version_0$",
+        ),
+    ],
+)
+def test_link_is_that_of_the_logger(linreg, flags, link):
+    outcome = linreg("fit", "--config", SCRATCH, "--figures", "false", "--trainer.logger", *flags).succeeded()
+    assert re.findall("http://localhost:6006/#(.*)", outcome.stdout) == ([link] if link else [])
+    assert ("tensorboard --logdir out " in outcome.stdout) == bool(link)

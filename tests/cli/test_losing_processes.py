@@ -155,6 +155,21 @@ def test_processes_launched_by_torchrun(tmp_path, scratch_fit):
     assert not list(tmp_path.rglob("there*"))
 
 
+def test_torchrun_that_is_killed_before_its_processes_have_met(tmp_path):
+    run = Run(tmp_path, *FIT, launcher=TORCHRUN, loses=False)
+
+    def loaded(pid):
+        with suppress(OSError):
+            return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+    run.until(lambda: any(loaded(pid) for pid in processes(run.token) if pid != run.process.pid))
+    run.process.kill()
+    run.since = time.monotonic()
+    run.ends(2 * SOON)
+    assert run.stderr.count("error: ") == 1
+    assert run.stderr.startswith("error: torchrun at localhost is lost: killed, or cut off")
+
+
 def on(command, outcome):
     """Flags by which a command takes what a run has fitted."""
     run = outcome.run

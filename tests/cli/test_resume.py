@@ -1,6 +1,8 @@
 """Promise 3: a run that was stopped and goes on ends with the very weights of one that was not."""
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,6 +176,16 @@ class TestResume:
         monkeypatch.undo()
         said = linreg(*self.FIT, 2, "--resume").succeeded().stdout
         assert said.startswith(f"continuing from {self.RUNS}/version_1/checkpoints/last.ckpt\n\nepoch 2,")
+
+    def test_what_a_kill_left_half_written_is_removed(self, linreg, tmp_path):
+        run = linreg(*self.FIT, 1).succeeded().run
+        code = "import os; from linreg_pl import files; files.commit = lambda *_: os.kill(os.getpid(), 9)\n"
+        code += "import pathlib; files.atomic_write(pathlib.Path('last.ckpt'), b'half')"
+        killed = subprocess.run([sys.executable, "-c", code], cwd=run / "checkpoints", check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list(run.rglob("*.tmp"))) == 1
+        linreg(*self.FIT, 2, "--resume").succeeded()
+        assert not list(tmp_path.rglob("*.tmp"))
 
     def test_refused_with_a_file(self, linreg):
         outcome = linreg(*self.FIT, 1, "--resume", "--ckpt_path", "a.ckpt")

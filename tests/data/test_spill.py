@@ -238,7 +238,7 @@ class TestFile:
     def test_too_little_room_is_said(self, data, folder, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         with pytest.raises(InputError) as error:
-            data.train_dataloader()
+            data.windows()
         assert str(error.value) == (
             f"{folder}: the training rows need 0.0034 GiB while the fit lasts, and 0.00098 GiB are left;"
             " set TMPDIR to a larger disk, or --data.memory above 3"
@@ -250,7 +250,7 @@ class TestFile:
 
         monkeypatch.setattr(data, "to_float32", bad)
         with pytest.raises(InputError, match="bad row"):
-            data.train_dataloader()
+            data.windows()
         assert list(folder.iterdir()) == []
 
     def test_a_kill_while_it_is_written_leaves_nothing(self, data, folder, monkeypatch):
@@ -261,14 +261,14 @@ class TestFile:
             return seen(*batch)
 
         monkeypatch.setattr(data, "to_float32", look)
-        data.train_dataloader()
+        data.windows()
         assert len(names) > 1
         assert not any(names)
 
     def test_too_little_room_leaves_nothing(self, data, folder, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         with pytest.raises(InputError):
-            data.train_dataloader()
+            data.windows()
         assert list(folder.iterdir()) == []
 
     def test_its_space_is_freed_when_nobody_needs_it(self, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from linreg_pl import Perturbed, Synthetic
-from tests.lightning.own import NOISE, TRAINERS, OwnModule, norris, trainer
+from linreg_pl import InputError, Perturbed, Synthetic, Table
+from tests.lightning.own import NOISE, TRAINERS, OwnModule, norris, rows, trainer
 
 pytestmark = NOISE
 
@@ -83,3 +83,28 @@ def test_a_data_set_of_ours_in_a_loader_of_ones_own():
     module = OwnModule()
     trainer().fit(module, DataLoader(list(zip(X, y, strict=True)), batch_size=10))
     assert module.net.bias.tolist() == pytest.approx([4.2], abs=0.01)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("memory", [256, 1e-9], ids=["in memory", "streamed"])
+def test_after_errors_of_a_table_plain_loaders_work(tmp_path, command, memory):
+    """Lightning leaves the classes of loaders patched if a method that returns one raises."""
+    text = "".join(f"{row},{'x' if row % 3 else row}\n" for row in range(90))
+    (tmp_path / "t.csv").write_text(f"x,y\n{text}")
+    for _ in range(2):
+        data = Table(str(tmp_path / "t.csv"), "y", standardize=False, val_fraction=0.3, test_fraction=0.3)
+        data.memory = memory
+        with pytest.raises(InputError, match="'x' is not a number"):
+            getattr(trainer(), command)(OwnModule(1), datamodule=data)
+    X, y = rows()
+    assert len(trainer().predict(OwnModule(), DataLoader(list(zip(X, y, strict=True)), 10))) == 11
+
+
+def test_rows_of_a_validation_can_be_trained_on():
+    """Lightning validates in inference mode, whose tensors no graph can hold."""
+    data = norris(val_fraction=0.5, batch_size=5)
+    trainer().validate(OwnModule(1), datamodule=data, verbose=False)
+    layer = torch.nn.Linear(1, 1)
+    for X, y in data.val_dataloader():
+        torch.nn.functional.mse_loss(layer(X), y).backward()
+    assert layer.weight.grad.abs() > 0
