@@ -7,12 +7,16 @@ import signal
 import sys
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
-from linreg_pl.errors import InputError, describe_error, error_line, lacks_memory, nearest
+from linreg_pl.errors import InputError, as_run, describe_error, error_line, lacks_memory, nearest
+from linreg_pl.files import shipped
 from linreg_pl.runs import report
+from linreg_pl.system import STOP_SIGNALS, prepare_process
 
 MODULES = {name: f"linreg_pl.cli.{name}" for name in ("sweep", "compare", "wald", "refit", "export", "shuffle")}
 COMMANDS = ("fit", "validate", "test", "predict", "report", *MODULES, "completion")
@@ -39,36 +43,40 @@ Linear regression as a PyTorch Lightning project.
   export    python train.py export RUN --format json   (or onnx, pt2, sklearn)
   shuffle   python train.py shuffle houses.csv shuffled.parquet   (any table, into Parquet in random order)
   completion   linreg completion bash > ~/.local/share/bash-completion/completions/linreg
-            tab completion of commands and flags of linreg, the short name of train.py
+            tab completion of commands and flags of linreg
 
 RUN is the folder that fit names at its end, runs/NAME/version_N. All flags: python train.py fit --help
+--config takes a file, or the name of a shipped config: scratch, exercises/lr. --version prints versions.
 With --quiet, any command prints errors only.
 """
 
 
 def main() -> None:
     """Run the command in ``sys.argv``; on Ctrl-C and SIGTERM, remove temporary files and exit with 130 and 143."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # it is closed, as with `>&-`
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # closed, as with `>&-`
+    prepare_process()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         os.environ["LINREG_PARENT"] = str(os.getppid())  # torchrun; if it is killed, its processes end too
-    stops = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in stops]
+    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in STOP_SIGNALS]
     try:
         if "--quiet" in sys.argv:
             sys.argv.remove("--quiet")
-            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 _run(sys.argv[1:])
         else:
             _run(sys.argv[1:])
     finally:
-        for stop, handler in zip(stops, before, strict=True):
+        for stop, handler in zip(STOP_SIGNALS, before, strict=True):
             signal.signal(stop, handler)
 
 
 def _run(arguments: list[str]) -> None:
+    sys.argv[1:] = arguments = _with_paths(arguments)
     try:
         if arguments in ([], ["-h"], ["--help"]):
-            print(HELP, end="")
+            print(as_run(HELP), end="")
+        elif arguments == ["--version"]:
+            show_versions()
         elif arguments[0] == "report":
             show_report(arguments[1:])
         elif arguments[0] in MODULES:
@@ -133,6 +141,26 @@ def _check_environment() -> None:
         command, flag = variable.lower().removeprefix("linreg_").split("__", 1) if "__" in variable else ("", "")
         if command in COMMANDS and variable.startswith("LINREG_"):
             raise InputError(f"{variable}: flags are not read from the environment; type --{flag.replace('__', '.')}")
+
+
+def _with_paths(words: list[str]) -> list[str]:
+    """Replace the names of shipped configs by their paths."""
+    return [
+        shipped(word)
+        if before in ("--config", "-c")
+        else f"--config={shipped(word[9:])}"
+        if word.startswith("--config=")
+        else word
+        for before, word in pairwise(["", *words])
+    ]
+
+
+def show_versions() -> None:
+    """Print the versions of this program and of what it is built on."""
+    print(f"linreg_pl {sys.modules['linreg_pl'].__version__}, Python {sys.version.split()[0]}, {sys.platform}")
+    for package in ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "pyarrow", "numba"):
+        with suppress(PackageNotFoundError):
+            print(package, version(package))
 
 
 def show_completion(arguments: list[str]) -> None:

@@ -2,9 +2,11 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TextIO
 
 DIM, RED, GREEN, YELLOW = 2, 31, 32, 33
@@ -17,6 +19,17 @@ class InputError(ValueError):
     The command line prints the message on one line and exits with status 1. With
     ``LINREG_DEBUG=1`` it shows the traceback as well.
     """
+
+    def __str__(self) -> str:
+        """Return the message, whose commands are those of the entry point that runs."""
+        return as_run(super().__str__())
+
+
+def as_run(text: str) -> str:
+    """Turn ``python train.py`` in a text into ``linreg``, unless that script is what runs."""
+    if Path(sys.argv[0]).name == "train.py":
+        return text
+    return re.sub(r"--config configs/([\w/]+)\.yaml", r"--config \1", text.replace("python train.py", "linreg"))
 
 
 def require_positive(flag: str, value: float) -> None:
@@ -69,6 +82,7 @@ def lacks_memory(error: Exception) -> bool:
 
 def error_line(text: str) -> str:
     """Return the line that reports an error: without control characters, or the middle of a value that fills pages."""
+    text = as_run(text)
     text = text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 4 :]}"
     return f"{styled('error:', RED, sys.stderr)} {printable(text)}"
 

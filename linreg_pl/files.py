@@ -9,6 +9,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from linreg_pl.errors import InputError
+from linreg_pl.system import replace, sync
+
+HERE = Path(__file__).parent
+CONFIGS = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"  # of a wheel, or of a checkout
+
+
+def shipped_names(suffix: str = ".yaml") -> dict[str, Path]:
+    """Return the configs, or other files, that come with this program, by names such as ``exercises/lr``."""
+    found = sorted(CONFIGS.rglob(f"*{suffix}"))
+    return {path.relative_to(CONFIGS).as_posix().removesuffix(".yaml"): path for path in found}
+
+
+def shipped(name: str | Path, suffix: str = ".yaml") -> str:
+    """Return the path of a shipped file if a name is that of one and of no other file, else the name."""
+    wanted = Path(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
+    return str(name) if Path(name).is_file() else str(shipped_names(suffix).get(wanted, name))
 
 
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
@@ -44,8 +60,8 @@ def atomic_link(source: Path, path: Path) -> None:
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
-        _sync(temporary)
-    os.replace(temporary, path)
+        sync(temporary)
+    replace(temporary, path)
 
 
 def commit(temporary: Path, path: Path) -> None:
@@ -54,14 +70,6 @@ def commit(temporary: Path, path: Path) -> None:
     Raises:
         OSError: the disk is full, or the folder is not writable.
     """
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(temporary)
+    replace(temporary, path)
+    sync(path.parent)

@@ -144,6 +144,8 @@ class Predictions(L.Callback):
         with open_writer(whole, schema) as writer:
             for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
                 writer.write_table(table)
+        for file in files:
+            file.close()  # on Windows it could not be removed
         if self.place is None:
             commit(whole, self.path)
         else:

@@ -11,9 +11,9 @@ import lightning.pytorch as L
 import torch
 
 from linreg_pl.callbacks.checkpoint import Checkpoint
-from linreg_pl.errors import InputError
+from linreg_pl.errors import InputError, as_run
+from linreg_pl.system import STOP_SIGNALS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 0.2  # seconds between two questions of several processes whether one of them was told to stop
 MOST_STEPS = 64  # between two questions
 
@@ -40,7 +40,7 @@ class StopSignals(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Listen from now on, instead of Lightning, which would exit with status 0 and save nothing."""
         self._several = trainer.world_size > 1
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -91,7 +91,7 @@ class StopSignals(L.Callback):
             if isinstance(checkpoint, Checkpoint):
                 checkpoint.save_now(trainer)
                 where += (
-                    f"; go on with: python train.py fit --config {trainer.log_dir}/config.yaml"
+                    f"; go on with: {as_run('python train.py')} fit --config {trainer.log_dir}/config.yaml"
                     f" --ckpt_path {checkpoint.last_model_path}"
                 )
             for callback in self.results:

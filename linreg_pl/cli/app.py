@@ -46,6 +46,7 @@ from linreg_pl.errors import InputError, require_positive
 from linreg_pl.models import LinearModel
 from linreg_pl.runs.checkpoints import load_checkpoint, newest, newest_run, run_folder
 from linreg_pl.runs.logger import run_loggers
+from linreg_pl.system import open_as_utf8
 
 __all__ = ["Perturbed", "Settings", "Synthetic", "Table", "run"]
 
@@ -118,8 +119,6 @@ class CLI(LightningCLI):
         checks.take_formula(settings)
         checks.check_flags(settings)
         self._find_checkpoint()
-        if trainer.accelerator == "auto" and not torch.cuda.is_available():
-            trainer.accelerator = "cpu"  # Apple's GPUs have no float64, which the scores are kept in
         if self.subcommand != "fit":
             if not settings.ckpt_path:
                 raise InputError(f"{self.subcommand} needs a fitted model: python train.py {self.subcommand} RUN")
@@ -248,6 +247,7 @@ class Settings(CLI):
 def run(kind: type[CLI] = CLI) -> CLI:
     """Run the command line."""
     quieten()
+    open_as_utf8("jsonargparse")
     threading.excepthook = pass_over_full_disks
     try:
         return _run(kind)

@@ -1,11 +1,9 @@
 """The argument parser of the commands that need no configs. Needs no torch."""
 
-import inspect
 from argparse import ArgumentParser
-from typing import Any, NoReturn, get_type_hints
+from typing import NoReturn
 
-from linreg_pl.errors import InputError
-from linreg_pl.tables.reading import Reading
+from linreg_pl.errors import InputError, as_run
 
 
 class CommandParser(ArgumentParser):
@@ -17,16 +15,8 @@ class CommandParser(ArgumentParser):
     """
 
     def __init__(self, command: str, description: str | None) -> None:
-        super().__init__(f"python train.py {command}", description=description, allow_abbrev=False)
+        super().__init__(as_run(f"python train.py {command}"), description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError instead of printing the usage."""
         raise InputError(f"{message}; see {self.prog} --help")
-
-
-def types_of_arguments(kind: type) -> dict[str, Any]:
-    """Return the types of the arguments of a model or data module, by their names."""
-    found = {name: parameter.annotation for name, parameter in inspect.signature(kind).parameters.items()}
-    if found.pop("reading", None) is not None:  # keyword arguments of `Table`
-        found |= get_type_hints(Reading)
-    return found

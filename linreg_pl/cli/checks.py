@@ -8,7 +8,7 @@ from typing import Any, get_args
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from linreg_pl.cli.arguments import types_of_arguments
+from linreg_pl.cli.parser import types_of_arguments
 from linreg_pl.data import DataModule
 from linreg_pl.data.base import other_columns
 from linreg_pl.errors import InputError, require_not_negative, require_positive

@@ -68,7 +68,7 @@ def side_by_side(reports: dict[str, report.Report], stars: bool = False) -> Tabl
             best = [{} if "lr" in each else each.get("optimum", {}) for each in reports.values()]
             exact = [found if "f" in found else {} for found in best]  # not those without a penalty of one that has one
             lines.append([title, *(_number(found, key, number_format) for found in exact)])
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"one of {', '.join(reports)} holds no report of this program") from error
     return [line for line in lines if line[0] == "" or any(line[1:])]
 

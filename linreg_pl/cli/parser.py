@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from linreg_pl.cli.arguments import types_of_arguments
 from linreg_pl.data.base import DataModule
-from linreg_pl.errors import InputError, nearest
+from linreg_pl.errors import InputError, nearest, suggestion
+from linreg_pl.files import shipped_names
 from linreg_pl.models import LinearModel
+from linreg_pl.tables.reading import Reading
 
 GROUPS: dict[str, type] = {"model": LinearModel, "data": DataModule}
 KINDS = {
@@ -95,7 +96,9 @@ def read_config(path: str) -> dict[str, Any]:
         InputError: the file cannot be used; the message names it and the line.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path or repr('')}: {'is a folder' if Path(path).is_dir() else 'no such file'} (--config)")
+        reason = "is a folder" if Path(path).is_dir() else "no such file"
+        hint = suggestion(path.removeprefix("configs/").removesuffix(".yaml"), list(shipped_names()))
+        raise InputError(f"{path or repr('')}: {reason} (--config){hint}")
     try:
         config = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -128,6 +131,14 @@ def _below(kind: type) -> Iterator[type]:
     children: list[type] = kind.__subclasses__()
     for child in children:
         yield from _below(child)
+
+
+def types_of_arguments(kind: type) -> dict[str, Any]:
+    """Return the types of the arguments of a model or data module, by their names."""
+    found = {name: parameter.annotation for name, parameter in inspect.signature(kind).parameters.items()}
+    if found.pop("reading", None) is not None:  # keyword arguments of `Table`
+        found |= get_type_hints(Reading)
+    return found
 
 
 def owners(group: str) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.data.folds import Folds
 from linreg_pl.data.loaders import Blocks
 from linreg_pl.data.parts import Part
-from linreg_pl.errors import InputError, suggestion
+from linreg_pl.errors import InputError, as_run, suggestion
 from linreg_pl.functional.factors import merge_shifted, shifted, triangularize
 from linreg_pl.runs.checkpoints import load_last
 from linreg_pl.tables.formula import saved_columns
@@ -166,7 +166,7 @@ def command(arguments: list[str]) -> None:
         InputError: wrong arguments, or a run without factors.
     """
     if arguments in ([], ["-h"], ["--help"]):
-        print(USAGE, end="")
+        print(as_run(USAGE), end="")
         return
     run, *flags = arguments
     config = Path(run, "config.yaml")

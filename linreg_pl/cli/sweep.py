@@ -18,14 +18,14 @@ from typing import Any
 
 from torch.cuda import device_count
 
-from linreg_pl.callbacks.signals import SIGNALS
 from linreg_pl.cli import app as cli
 from linreg_pl.cli.parser import flat, read_config
-from linreg_pl.errors import InputError
+from linreg_pl.errors import InputError, as_run
 from linreg_pl.files import atomic_write, csv_bytes
 from linreg_pl.runs import report
 from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.comparison import Column, Comparison, Row, evaluate, short_name
+from linreg_pl.system import STOP_SIGNALS, STOPPED, lock
 
 USAGE = """\
 python train.py sweep --config configs/scratch.yaml --model.lr 0.001,0.01,0.1 --seed 0..4
@@ -50,7 +50,7 @@ def command(arguments: list[str]) -> None:
         InputError: an argument is wrong, or no run succeeded.
     """
     if arguments in ([], ["-h"], ["--help"]):
-        print(USAGE, end="")
+        print(as_run(USAGE), end="")
         return
     if "LOCAL_RANK" in os.environ:
         raise InputError("sweep starts the processes of each run itself: leave torchrun out, set --trainer.devices")
@@ -134,7 +134,7 @@ def _describe(flags: Flags) -> str:
 def _arguments_of_fit(configs: list[str], flags: Flags, **logger: object) -> Iterator[None]:
     """Temporarily set `sys.argv` to the arguments of one fit; afterwards restore environment and signal handlers."""
     before, environment = sys.argv, dict(os.environ)
-    handlers = [(number, signal.getsignal(number)) for number in SIGNALS]
+    handlers = [(number, signal.getsignal(number)) for number in STOP_SIGNALS]
     words = [word for config in configs for word in ("--config", config)]
     for flag, text in flags.items():
         for name in ("data.seed", "seed_everything") if flag == "seed" else (flag,):
@@ -163,7 +163,7 @@ def _open(root: Path, wanted: Record, locks: contextlib.ExitStack) -> tuple[Path
     for folder in sorted(root.glob("sweep_*")):
         with contextlib.suppress(OSError, ValueError):  # killed before sweep.json was written, or another program's
             record = json.loads((folder / "sweep.json").read_bytes())
-            if not record["finished"] and {key: record[key] for key in wanted} == wanted and _lock(folder, locks):
+            if not record["finished"] and {key: record[key] for key in wanted} == wanted and lock(folder, locks):
                 for run in set(folder.glob("version_*")) - {folder / (run["folder"] or "") for run in record["runs"]}:
                     shutil.rmtree(run)  # not finished
                 print(f"continuing {folder}: {len(record['runs'])} runs are done\n", flush=True)
@@ -173,22 +173,10 @@ def _open(root: Path, wanted: Record, locks: contextlib.ExitStack) -> tuple[Path
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             break
-    _lock(folder, locks)
+    lock(folder, locks)
     record = wanted | {"finished": False, "runs": []}
     _write(record, folder)
     return folder, record
-
-
-def _lock(folder: Path, locks: contextlib.ExitStack) -> bool:
-    """Lock a folder until the locks are closed; return whether no other process held it."""
-    try:
-        import fcntl
-
-        locks.callback(os.close, descriptor := os.open(folder, os.O_RDONLY))
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError) as error:  # Windows and some file systems have no locks: nothing keeps others out
-        return not isinstance(error, BlockingIOError)
-    return True
 
 
 def _write(record: Record, folder: Path) -> None:
@@ -219,8 +207,10 @@ def _fit(configs: list[str], flags: Flags, folder: Path, in_subprocess: bool) ->
 def _run_in_subprocess() -> None:
     """Run one fit in a process of its own, because a fit on several processes ends them when it is refused."""
     script = ["-m", "linreg_pl"] if sys.modules["__main__"].__spec__ else [sys.argv[0]]
-    done = subprocess.run([sys.executable, *script, *sys.argv[1:]], capture_output=True, text=True, check=False)
-    if done.returncode in (130, 143):
+    done = subprocess.run(
+        [sys.executable, *script, *sys.argv[1:]], capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode in STOPPED:
         sys.exit(done.returncode)
     if done.returncode:
         errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]

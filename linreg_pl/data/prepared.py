@@ -19,6 +19,7 @@ from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import Transform
+from linreg_pl.errors import as_run
 from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted, shifted_factor
 from linreg_pl.functional.least_squares import num_rows
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
@@ -78,8 +79,7 @@ class PreparedRows(RowsInParts):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: the Trainer, and rows, which can be read again."""
-        none = dict.fromkeys(("trainer", "_windows", "_curvature", "_factor_of_copy"))
-        return vars(self) | none | {"_rows": {}}
+        return vars(self) | dict.fromkeys(("trainer", "_windows", "_curvature", "_factor_of_copy")) | {"_rows": {}}
 
     def find_factor(self) -> Tensor:
         """Find the triangular factor of the training rows: while they are copied, or by a pass the processes share."""
@@ -225,7 +225,7 @@ class PreparedRows(RowsInParts):
             self._tell(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
                 f" sorted, their means spread up to {spill.worst_spread:.1f} times as wide as they should;"
-                " raise --data.memory, or rewrite the table by python train.py shuffle\n"
+                f" raise --data.memory, or rewrite the table by {as_run('python train.py')} shuffle\n"
             )
         return spill
 

@@ -32,6 +32,7 @@ from linreg_pl.data.sampling import permutation, seeded_generator
 from linreg_pl.data.threads import prefetch
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
+from linreg_pl.system import delete_when_closed, open_temporary, read_at
 
 BLOCK_BYTES = 2**14
 PIECE_BYTES = 2**20
@@ -83,7 +84,7 @@ class Spill:
         unit = lcm(self.block, batch_size)
         unit = unit if unit * self.row_bytes <= window_bytes else batch_size
         self.window = max(1, window_bytes // (unit * self.row_bytes)) * unit
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.file = open_temporary(path)
         self._lending = Lock()
         self._memory: list[tuple[NDArray[np.float32], weakref.ref[NDArray[np.float32]]]] = []
         self.close = weakref.finalize(self, os.close, self.file)  # frees the space of a file without a name
@@ -123,7 +124,7 @@ class Spill:
         if strategy is not None:
             strategy.barrier()  # all have opened the file
         if blocks is not None:
-            self.path.unlink()
+            delete_when_closed(self.path)
             self.write(blocks)
         if strategy is not None:
             strategy.barrier()
@@ -185,7 +186,7 @@ class Spill:
         view, place = numbers.numpy().data.cast("B"), 0
         for start, count in zip(starts, counts, strict=True):
             stop = place + count * self.row_bytes
-            os.preadv(self.file, [view[place:stop]], start * self.row_bytes)
+            read_at(self.file, view[place:stop], start * self.row_bytes)
             place = stop
         if self._tile is not None:
             offset, factor = self._tile

@@ -28,12 +28,13 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from linreg_pl.errors import InputError, describe_error, error_line, lacks_memory
 from linreg_pl.runs.checkpoints import newest
+from linreg_pl.system import STOPPED
 
 ATTEMPT = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 TORCHRUN_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # it outlives the processes
 INTERVAL = 0.5  # seconds between two checks of the other processes
 GRACE = 4.0  # seconds that a process gets to end by itself
-EXPECTED = (None, 0, 130, 143)  # exit statuses of processes that still run, succeeded, or were told to stop
+EXPECTED = (None, 0, *STOPPED)  # exit statuses of processes that still run, succeeded, or were told to stop
 CONNECTION = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|timed? ?out", re.IGNORECASE)
 
 
@@ -77,6 +78,10 @@ def watch(trainer: Trainer, minutes: float) -> None:
         )
     _State.world_size = trainer.world_size
     strategy._timeout = timedelta(minutes=minutes)
+    if not distributed.is_nccl_available():  # as on Windows, where GPUs talk by gloo
+        strategy._process_group_backend = strategy._process_group_backend or "gloo"
+    if sys.platform == "win32":  # torch has no libuv there
+        os.environ.setdefault("USE_LIBUV", "0")
     if "LOCAL_RANK" not in os.environ and isinstance(strategy.launcher, _SubprocessScriptLauncher):
         _State.launcher = strategy.launcher
         os.environ["LINREG_PARENT"] = str(os.getpid())
@@ -243,5 +248,7 @@ def previous_checkpoint() -> Path | None:
 def _store(attempt: int = ATTEMPT, minutes: float = GRACE / 60, keeps: bool = False) -> Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     wait = timedelta(minutes=minutes)
-    store = TCPStore(address, port, is_master=keeps, timeout=wait, wait_for_workers=False)
+    store = TCPStore(
+        address, port, is_master=keeps, timeout=wait, wait_for_workers=False, use_libuv=sys.platform != "win32"
+    )
     return PrefixStore(f"linreg_pl/{attempt}", store)

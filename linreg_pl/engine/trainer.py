@@ -1,9 +1,11 @@
 """Lightning's Trainer, with an epoch loop whose steps are cheap."""
 
+import warnings
 from functools import wraps
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 
 from linreg_pl.engine.epoch_loop import EpochLoop
 
@@ -11,12 +13,17 @@ from linreg_pl.engine.epoch_loop import EpochLoop
 class Trainer(L.Trainer):
     """A Trainer that takes steps cheaply.
 
-    It takes the arguments of :class:`lightning.pytorch.Trainer` and gives the same results.
+    It takes the arguments of :class:`lightning.pytorch.Trainer` and gives the same results. Unless told otherwise, it
+    leaves alone Apple's GPUs, which have no float64.
     """
 
     # The command line and Lightning's environment variables read the signature.
     @wraps(L.Trainer.__init__)  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        with warnings.catch_warnings():
+            if kwargs.get("accelerator", "auto") == "auto" and not torch.cuda.is_available():
+                kwargs["accelerator"] = "cpu"
+                warnings.filterwarnings("ignore", "GPU available but not used")
+            super().__init__(**kwargs)
         replaced = self.fit_loop.epoch_loop
         self.fit_loop.epoch_loop = EpochLoop(self, replaced.min_steps, replaced.max_steps)

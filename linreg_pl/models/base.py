@@ -150,8 +150,7 @@ class LinearModel(L.LightningModule, ABC):
         Raises:
             InputError: a flag or a callback of the Trainer cannot work with this model.
         """
-        if self.trainer.state.fn == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            check_flags(self)
+        check_flags(self)
         given = self.trainer.callbacks  # type: ignore[attr-defined]
         if not self.automatic_optimization and any(isinstance(callback, LearningRateFinder) for callback in given):
             raise InputError(
@@ -265,8 +264,11 @@ def check_flags(model: LinearModel) -> None:
     Raises:
         InputError: names the flag, and what to use instead.
     """
-    for flag, reason in model.refused_flags.items():
-        value, usual = getattr(model.trainer, flag), USUAL_FLAGS[flag]
+    trainer: Any = model.trainer
+    if trainer.strategy.root_device.type == "mps":
+        raise InputError("Apple's GPUs have no float64, in which scores are summed: Trainer(accelerator='cpu')")
+    for flag, reason in model.refused_flags.items() if trainer.state.fn == "fit" and not trainer.fast_dev_run else ():
+        value, usual = getattr(trainer, flag), USUAL_FLAGS[flag]
         if flag == "precision" and value == "64-true" and model.parameter_vectors()[0].dtype == torch.float64:
             continue  # which the model has anyway
         if value != usual or type(value) is not type(usual):  # 1 is one batch, 1.0 is all

@@ -69,7 +69,7 @@ class Concise(SGDModel):
 
     def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The chosen loss."""
-        return self.loss(y_hat, y)  # type: ignore[no-any-return]
+        return self.loss(y_hat, y.to(y_hat.dtype))  # type: ignore[no-any-return]  # torch 2.4 mixes no types
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the mean loss of the mini-batch, or the sum; the Trainer does the rest."""

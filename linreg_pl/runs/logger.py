@@ -28,6 +28,7 @@ COLUMNS = {  # of the HParams tab; every run writes all of them, because TensorB
         "loss",
         "path",
         "target",
+        "formula",
         "features",
         "categorical",
         "weights",

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 from urllib.parse import quote as url_quote
 
-from linreg_pl.errors import DIM, GREEN, YELLOW, InputError, printable, styled
+from linreg_pl.errors import DIM, GREEN, YELLOW, InputError, as_run, printable, styled
 from linreg_pl.files import atomic_write, csv_bytes
 from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.diagnosis import diagnosis
@@ -275,19 +275,19 @@ def _vector(values: list[float]) -> str:
 
 
 def _next_steps(report: Report, folder: Path) -> str:
-    run = printable(quote(str(folder)))
+    run, program = printable(quote(folder.as_posix())), as_run("python train.py")
     following = "validate" if "val" in report else "predict"
     place = folder.resolve() if ".." in folder.parts else folder
     look = [
-        f"look      tensorboard --logdir {printable(quote(str(place.parent.parent)))} --host localhost",
+        f"look      tensorboard --logdir {printable(quote(place.parent.parent.as_posix()))} --host localhost",
         f"          {_link(report, place)}",
     ]
     return "\n".join(
         [
             f"this run  {run}",
             *(look if any(folder.glob("events.out.tfevents.*")) else ()),  # another logger writes elsewhere
-            f"again     python train.py report {run}",
-            f"next      python train.py {following} {run}",
+            f"again     {program} report {run}",
+            f"next      {program} {following} {run}",
         ]
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from linreg_pl.errors import InputError
+from linreg_pl.files import shipped
 from linreg_pl.tables.csv_files import load_csv
 from linreg_pl.tables.database import is_database, load_query
 from linreg_pl.tables.finding import find
@@ -44,7 +45,7 @@ def open_table(
         InputError: no such file, an unknown format, content of another format, no rows, two columns with the same name,
             or a place that cannot be reached.
     """
-    text, reading = str(path), reading or Reading()
+    text, reading = shipped(path, ".csv"), reading or Reading()
     if not text:
         raise InputError(f"{flag}: is empty; name a file, a folder or a pattern")
     if is_database(text):
@@ -110,13 +111,13 @@ def _loaded(place: Place, load: "Callable[[Path, str], pa.Table | Spooled]") -> 
         content = load(Path(place.path) if copy is None else copy.path, place.name)
     finally:
         if copy is not None:
-            copy.file.close()
+            copy.delete()
     return InMemory(place.name, content) if isinstance(content, pa.Table) else _spooled(place.name, content)
 
 
 def _spooled(name: str, content: Spooled, volatile: bool = False) -> Source:
     source = ArrowFile(locate(str(content.path), "")._replace(name=name), volatile)
-    weakref.finalize(source, content.file.close)
+    weakref.finalize(source, content.delete)
     return source
 
 

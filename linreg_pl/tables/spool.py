@@ -5,22 +5,22 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from linreg_pl.errors import InputError
+from linreg_pl.system import temporary_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OPEN_FILES = "/proc/self/fd"  # on Linux, where an open file needs no name
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class Spooled(NamedTuple):
-    """A temporary file; it is deleted when ``file`` is closed."""
+    """A temporary file, and what deletes it."""
 
     path: Path
-    file: IO[bytes]
+    delete: Callable[[], None]
 
 
 def spool(name: str, suffix: str, write: Callable[[Path], None]) -> Spooled:
@@ -34,21 +34,18 @@ def spool(name: str, suffix: str, write: Callable[[Path], None]) -> Spooled:
     Raises:
         InputError: there is no room for it.
     """
-    nameless = Path(OPEN_FILES).is_dir()  # a file without a name is not left behind even if this process is killed
-    file = (tempfile.TemporaryFile if nameless else tempfile.NamedTemporaryFile)(prefix="linreg_pl-", suffix=suffix)
-    # By the number of this process, so that those that it starts find the file too.
-    path = Path(f"/proc/{os.getpid()}/fd/{file.fileno()}") if nameless else Path(file.name)
+    path, delete = temporary_file(suffix)
     try:
         write(path)
     except BaseException as error:
-        file.close()
+        delete()
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             folder, reason = tempfile.gettempdir(), os.strerror(error.errno)
             raise InputError(
                 f"{name}: cannot be converted into a temporary file in {folder}: {reason}; set TMPDIR"
             ) from error
         raise
-    return Spooled(path, file)
+    return Spooled(path, delete)
 
 
 def spool_batches(name: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBatch | pa.Table]") -> Spooled:

@@ -103,7 +103,7 @@ def test_markdown_has_as_many_cells_in_each_row(runs):
         ((), "the following arguments are required: RUN"),
         (("runs/exact/version_0", "--format", "word"), "invalid choice: 'word'"),
         (("runs/exact/version_9",), "holds no report.json"),
-        (("broken",), "one of runs/broken holds no report of this program"),
+        (("broken",), "runs/broken/report.json: is not a report of this program"),
     ],
 )
 def test_refused_with_a_sentence(runs, arguments, sentence):

@@ -14,6 +14,7 @@ from tests.support.dashboard import MISLEADING, ask, tensorboard
 
 MODELS = ("scratch", "concise", "fused", "exact")
 NO_COLUMNS = {
+    "reading",
     "true_bias",
     "num_val",
     "num_test",

@@ -19,7 +19,12 @@ SCALING = Scaling(torch.zeros(2).double(), torch.ones(2).double())
 
 def whole(**changed):
     """A batch of which everything is known."""
-    known = {"num_rows": 7, "rows": slice(4, 7), "scaling": SCALING, "ids": pa.record_batch({"id": ["a", "b", "c"]})}
+    known = {
+        "num_rows": 7,
+        "rows": slice(4, 7),
+        "scaling": SCALING,
+        "ids": pa.RecordBatch.from_pydict({"id": ["a", "b", "c"]}),
+    }
     return Batch(X, Y, WEIGHT, **(known | changed))
 
 

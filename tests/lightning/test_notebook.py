@@ -1,4 +1,4 @@
-"""A notebook: fit, predict, interrupt a fit and go on."""
+"""Notebooks: fit, predict, interrupt a fit and go on; and the one that README links."""
 
 import json
 import sys
@@ -108,3 +108,24 @@ def test_cells(kernel, tmp_path):
     assert shown(5, "error")[0].ename in ("KeyboardInterrupt", "SystemExit")
     assert text(6) == "(300, True)"
     assert {path.name for path in Path(tmp_path, "kept").iterdir()} >= {"step=100.ckpt", "step=300.ckpt"}
+
+
+def test_the_notebook_of_the_repository(kernel, tmp_path):
+    path = ROOT / ".github" / "linear_regression.ipynb"
+    assert f"(.github/{path.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name=kernel, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    (said,) = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert said.startswith("\nDetected KeyboardInterrupt")
+    text = "".join(output.get("text", "") for output in outputs)
+    assert text.count("epoch 3, loss 0.0000") >= 3
+    assert "interrupted" in text
+    assert "estimate" in text  # the table of the report
+    values = [output.data for output in outputs if "data" in output]
+    assert sum("image/png" in value for value in values) == 5
+    assert "(300, True)" in [value.get("text/plain") for value in values]

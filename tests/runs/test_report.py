@@ -107,14 +107,14 @@ def test_long_gradients_are_cut():
 
 def test_next_commands_name_the_run(tmp_path):
     text = report.format_report(RESULT, tmp_path)
-    assert f"again     python train.py report {tmp_path}" in text
-    assert f"validate --config {tmp_path}/config.yaml --ckpt_path {tmp_path}/checkpoints/last.ckpt" in text
+    assert f"again     linreg report {tmp_path}" in text
+    assert f"next      linreg validate {tmp_path}" in text
     assert "this run" not in report.format_report(RESULT, None)
 
 
 def test_nothing_to_validate_means_predict_comes_next(tmp_path):
     text = report.format_report({key: value for key, value in RESULT.items() if key != "val"}, tmp_path)
-    assert f"predict --config {tmp_path}/config.yaml" in text
+    assert f"next      linreg predict {tmp_path}" in text
 
 
 def test_folder_without_report_is_refused(tmp_path):
@@ -130,7 +130,11 @@ def test_folder_without_report_is_refused(tmp_path):
         ("version_1", ".", "version_1$"),
     ],
 )
-def test_tensorboard_is_led_to_the_run(folder, logdir, run):
+def test_tensorboard_is_led_to_the_run(folder, logdir, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "tensorboard" not in report.format_report(RESULT, Path(folder))  # there is nothing for it
+    Path(folder).mkdir(parents=True)
+    Path(folder, "events.out.tfevents.1").touch()
     text = report.format_report(RESULT, Path(folder))
     assert f"look      tensorboard --logdir {logdir} --host localhost\n" in text
     assert text.splitlines()[-3].endswith(f"&regexInput=%5E{run}")
@@ -138,6 +142,7 @@ def test_tensorboard_is_led_to_the_run(folder, logdir, run):
 
 def test_run_seen_from_within_has_its_true_name(tmp_path, monkeypatch):
     (tmp_path / "runs/scratch/version_1/checkpoints").mkdir(parents=True)
+    (tmp_path / "runs/scratch/version_1/events.out.tfevents.1").touch()
     monkeypatch.chdir(tmp_path / "runs/scratch/version_1/checkpoints")
     text = report.format_report(RESULT, Path(".."))
     assert f"--logdir {tmp_path / 'runs'} --host" in text

@@ -33,8 +33,9 @@ CONCISE = CONFIGS / "concise.yaml"
 TABLE = CONFIGS / "table.yaml"
 DDP = CONFIGS / "trainer" / "ddp_cpu.yaml"
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # as train.py does, but here the fork server imports torch
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.support.commands"])
+if hasattr(os, "fork"):  # not on Windows
+    FORKS = multiprocessing.get_context("forkserver")
+    FORKS.set_forkserver_preload(["tests.support.commands"])
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python shows users none
 
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, feather, parquet
 
+from linreg_pl import system
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
-from linreg_pl.tables import csv_files, spool
+from linreg_pl.tables import csv_files
 from linreg_pl.tables.opening import open_table
 from linreg_pl.tables.sources import ArrowFile, rows_at_once
 
@@ -272,7 +273,7 @@ class TestLargeCsv:
     def named(self, request, monkeypatch):
         """Whether the temporary file must have a name."""
         if request.param == "named":
-            monkeypatch.setattr(spool, "OPEN_FILES", "/nowhere")
+            monkeypatch.setattr(system, "OPEN_FILES", "/nowhere")
         return request.param == "named"
 
     def test_file_lasts_as_long_as_the_source(self, tmp_path, temporary, table, named):
