@@ -82,7 +82,6 @@ def lacks_memory(error: Exception) -> bool:
 
 def error_line(text: str) -> str:
     """Return the line that reports an error: without control characters, or the middle of a value that fills pages."""
-    text = as_run(text)
     text = text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 4 :]}"
     return f"{styled('error:', RED, sys.stderr)} {printable(text)}"
 
