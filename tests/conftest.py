@@ -5,11 +5,13 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from lightning.fabric.utilities import data as lightning_patch
 from lightning_utilities.core.inheritance import get_all_subclasses
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from tests.support import dashboard, services
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
@@ -32,14 +34,24 @@ settings.register_profile("long", max_examples=5000, **COMMON)
 settings.load_profile("suite")
 
 
-# What Lightning patches of loaders' classes while it asks for loaders, as it was before.
-PATCHED = ("__init__", "__setattr__", "__delattr__")
-UNPATCHED = {
-    (kind, name): vars(kind)[name]
-    for kind in get_all_subclasses(DataLoader) | {DataLoader}
-    for name in PATCHED
-    if name in vars(kind)
-}
+PATCHED = ("__init__", "__setattr__", "__delattr__")  # by Lightning, of loaders' classes, while it asks for loaders
+
+
+def unpatched(method: Any) -> Any:
+    """The method that Lightning has wrapped, perhaps several times."""
+    while getattr(method, "__code__", None) and method.__code__.co_filename == lightning_patch.__file__:
+        method = method.__wrapped__
+    return method
+
+
+def unpatch() -> None:
+    """Put back the methods of loaders' classes."""
+    kinds = {DataLoader, BatchSampler} | get_all_subclasses(DataLoader) | get_all_subclasses(BatchSampler)
+    for kind, name in itertools.product(kinds, PATCHED):
+        if name in vars(kind):
+            setattr(kind, name, unpatched(vars(kind)[name]))
+        if f"__old{name}" in vars(kind):
+            delattr(kind, f"__old{name}")
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +62,11 @@ def process_left_as_it_was() -> Iterator[None]:
     all loaders' classes patched.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    unpatch()  # what fixtures of longer life left
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    for kind, name in itertools.product(get_all_subclasses(DataLoader) | {DataLoader}, PATCHED):
-        if f"__old{name}" in vars(kind):
-            before = vars(kind)[f"__old{name}"]
-            delattr(kind, f"__old{name}")
-            delattr(kind, name)
-            if (kind, name) in UNPATCHED:
-                setattr(kind, name, UNPATCHED[kind, name])
-            elif kind is not DataLoader:
-                setattr(kind, name, before)
+    unpatch()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from linreg_pl.cli.parser import types_of_arguments
+from linreg_pl.cli.parser import arguments_of
 from linreg_pl.data import DataModule
 from linreg_pl.data.base import other_columns
 from linreg_pl.errors import InputError, require_not_negative, require_positive
@@ -31,7 +31,7 @@ def refuse_null(settings: Namespace) -> None:
     """
     for group in ("model", "data"):
         for name, value in vars(settings[group].init_args).items():
-            annotation = types_of_arguments(resolve_name(settings[group].class_path))[name]
+            annotation = arguments_of(resolve_name(settings[group].class_path))[name].annotation
             if name == "num_features":
                 if value is not None:
                     raise InputError(f"--model.num_features {value}: is taken from the data; leave it out")

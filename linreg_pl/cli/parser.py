@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -121,9 +121,9 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def concrete(kind: type) -> list[type]:
-    """Return the concrete subclasses of a class, and itself, that are in the same package."""
-    package = kind.__module__.rpartition(".")[0]
-    return [below for below in _below(kind) if not inspect.isabstract(below) and below.__module__.startswith(package)]
+    """Return the concrete subclasses of a class, and itself, that the same package offers."""
+    package = sys.modules.get(kind.__module__.rpartition(".")[0])
+    return [below for below in _below(kind) if not inspect.isabstract(below) and hasattr(package, below.__name__)]
 
 
 def _below(kind: type) -> Iterator[type]:
@@ -133,11 +133,11 @@ def _below(kind: type) -> Iterator[type]:
         yield from _below(child)
 
 
-def types_of_arguments(kind: type) -> dict[str, Any]:
-    """Return the types of the arguments of a model or data module, by their names."""
-    found = {name: parameter.annotation for name, parameter in inspect.signature(kind).parameters.items()}
+def arguments_of(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a model or data module, by their names."""
+    found = dict(inspect.signature(kind).parameters)
     if found.pop("reading", None) is not None:  # keyword arguments of `Table`
-        found |= get_type_hints(Reading)
+        found |= inspect.signature(Reading).parameters
     return found
 
 
@@ -145,7 +145,7 @@ def owners(group: str) -> dict[str, list[str]]:
     """Return the arguments of all models, or of all data modules, with the classes that accept them."""
     taken: dict[str, list[str]] = {}
     for kind in concrete(GROUPS[group]) if group in GROUPS else ():
-        for name in types_of_arguments(kind):
+        for name in arguments_of(kind):
             taken.setdefault(name, []).append(kind.__name__)
     taken.pop("num_features", None)  # comes from the data
     return taken
@@ -156,10 +156,10 @@ def _class_flags(group: str) -> str:
     kinds = {kind.__name__: kind for kind in concrete(GROUPS[group])}
     lines = [f"--{group} NAME: {', '.join(kinds)}; their flags, of which --{group}.help NAME tells all:"]
     for name, accepting in owners(group).items():
-        text = inspect.getdoc(kinds[accepting[0]]) or ""
+        text = f"{inspect.getdoc(kinds[accepting[0]])}\n{inspect.getdoc(Reading)}"
         found = re.search(rf"(?m)^ +{name}: (.*(?:\n {{6,}}.*)*)", text)
         about = " ".join(found[1].split()) if found else ""
-        defaults = dict.fromkeys(inspect.signature(kinds[kind]).parameters[name].default for kind in accepting)
+        defaults = dict.fromkeys(arguments_of(kinds[kind])[name].default for kind in accepting)
         usual = "must be given" if inspect.Parameter.empty in defaults else f"default {' or '.join(map(str, defaults))}"
         whose = "" if len(accepting) == len(kinds) else f"; {', '.join(accepting)}"
         flag = f"  --{group}.{name}"
