@@ -351,7 +351,9 @@ class TestNumbers:
         ],
     )
     def test_precision_is_that_of_the_file(self, kinds, dtype):
-        data = {name: pa.array([1, 2]).cast(pa.float64()).cast(kind) for name, kind in zip("xy", kinds, strict=True)}
+        data = {
+            name: pa.array(np.array([1, 2], kind.to_pandas_dtype())) for name, kind in zip("xy", kinds, strict=True)
+        }
         assert design(others=["y"], **data).dtype == dtype
         columns = Columns(["city", "x"], {"city": CITIES})
         assert design(others=["y"], columns=columns, city=["Oslo", "Rome"], **data).dtype == dtype
