@@ -100,9 +100,9 @@ def concise_fit(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 @pytest.fixture(params=["scratch", "concise"])
-def fitted(request: pytest.FixtureRequest) -> Outcome:
+def fitted(request: pytest.FixtureRequest, scratch_fit: Outcome, concise_fit: Outcome) -> Outcome:
     """Each of both: look, but do not touch."""
-    return request.getfixturevalue(f"{request.param}_fit")
+    return {"scratch": scratch_fit, "concise": concise_fit}[request.param]
 
 
 @pytest.fixture
