@@ -19,7 +19,7 @@ LR = 0.03
 
 
 @pytest.fixture(autouse=True)
-def pictures_of_scratch_alone(request):
+def pictures_of_scratch_alone(request, scratch_fit, concise_fit):
     if "concise" in request.node.name:
         request.getfixturevalue("without_pictures")
 
