@@ -76,7 +76,7 @@ def describe_error(error: Exception) -> str:
 
 def lacks_memory(error: Exception) -> bool:
     """Whether an error, of whatever kind, tells that there is not enough memory."""
-    told = ("failed to map segment", "annot allocate memory", "allocate memory", "can't start new thread")
+    told = ("failed to map segment", "allocate memory", "can't start new thread")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 

@@ -79,8 +79,8 @@ def formula_columns(
     Raises:
         InputError: such a flag is given, or the formula cannot be used.
     """
-    for name in (name for name, value in named._asdict().items() if value):
-        raise InputError(f"--data.{name}: is said by --data.formula; leave it out")
+    if given := [name for name, value in named._asdict().items() if value]:
+        raise InputError(f"--data.{given[0]}: is said by --data.formula; leave it out")
     if isinstance(formula, str):
         usable = [column.name for column in source.schema if can_be_levels(column.type)]
         columns = Formula.of(formula, source, [name for name in usable if name not in apart], **options)

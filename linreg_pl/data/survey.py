@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from linreg_pl.data.sampling import Split
 from linreg_pl.errors import InputError
-from linreg_pl.tables.columns import Columns
+from linreg_pl.tables.columns import MAX_COLUMNS, Columns
 from linreg_pl.tables.progress import with_progress
 from linreg_pl.tables.sources import Piece, Source
 from linreg_pl.tables.values import as_text, decoded, find_levels, is_missing, numbers
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val", "test")
 DROPPED = len(PARTS)  # the number of a part that is none
-MAX_COLUMNS = 10_000  # of X
 
 
 class Survey(NamedTuple):

@@ -12,6 +12,7 @@ from linreg_pl.tables.values import TimeUnit, as_text, fault, is_missing, is_sin
 
 Missing = Literal["error", "drop", "mean"]
 Unknown = Literal["error", "ignore"]
+MAX_COLUMNS = 10_000  # of X
 
 
 @dataclass

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg_pl.tables.columns import Unknown
+from linreg_pl.tables.columns import MAX_COLUMNS, Unknown
 from linreg_pl.tables.expressions import ELEMENTWISE, Factor, Terms, learning_calls, refuse
-from linreg_pl.tables.transforms import MAX_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,6 +12,7 @@ import numpy as np
 from linreg_pl.errors import InputError, suggestion
 
 MAX_TERMS, MAX_BASIS, MAX_LENGTH = 10_000, 100, 20_000  # terms, columns of one polynomial or spline, characters
+MAX_SHOWN = 100  # characters of a formula in a message
 NAMES = "abs arctan cbrt ceil cos exp exp2 expm1 floor log log10 log1p log2 maximum minimum sign sin sqrt tan tanh"
 ELEMENTWISE = {name: getattr(np, name) for name in NAMES.split()}
 STATEFUL = ("bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize")
@@ -103,7 +104,7 @@ def learning_calls(tree: ast.AST | None) -> dict[str, ast.Call]:
 
 def refuse(formula: str, what: str) -> InputError:
     """Return the error for a formula."""
-    shown = formula if len(formula) <= MAX_BASIS else formula[:MAX_BASIS] + "…"
+    shown = formula if len(formula) <= MAX_SHOWN else formula[:MAX_SHOWN] + "…"
     return InputError(f"--data.formula {shown!r}: {what}")
 
 

@@ -192,10 +192,6 @@ class Formula(Columns):
         """Factors whose values are levels."""
         return [factor for factor in self.factors if factor.is_coded or factor.text in self.text_columns]
 
-    def evaluate(self, tree: ast.expr | None, factor: Factor, frame: "pd.DataFrame") -> "NDArray[Any] | pd.Series":
-        """Return the values of an expression within a factor; of the factor's column if there is none."""
-        return evaluate(self.formula, self.states, tree, factor, frame)
-
     @cached_property
     def _encoder(self) -> Encoder:
         return Encoder(self.formula, self.terms, self.states, self.levels, self.text_columns, self.unknown)
@@ -210,7 +206,7 @@ class Formula(Columns):
 
         for factor in self._coded:
             if all(name in frame for name in factor.columns):  # the target is not, of rows to predict
-                values = pd.Series(self.evaluate(factor.tree, factor, frame))
+                values = pd.Series(evaluate(self.formula, self.states, factor.tree, factor, frame))
                 strange = ~values.isin(self.levels[factor.text])
                 if strange.any():
                     place = int(strange.argmax())

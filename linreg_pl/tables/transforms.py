@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linreg_pl.errors import InputError
+from linreg_pl.tables.columns import MAX_COLUMNS
+from linreg_pl.tables.encoding import evaluate
 from linreg_pl.tables.expressions import Factor, arguments, learning_calls, refuse
 
 if TYPE_CHECKING:
@@ -19,11 +21,23 @@ if TYPE_CHECKING:
 
     from linreg_pl.tables.formula import Formula
 
-MAX_DISTINCT, MAX_COLUMNS = 2**22, 10_000  # values of a column, and columns of X
+MAX_DISTINCT = 2**22  # values of a column
 
 
 class Learner(ABC):
-    """Learns from one column, in as many passes as it needs.
+    """Learns from the values of an expression, in as many passes as it needs."""
+
+    @abstractmethod
+    def see(self, values: Any) -> None:
+        """Take some values."""
+
+    @abstractmethod
+    def end_pass(self) -> Any:
+        """Return what was learned, of plain values, or None if another pass over the rows is needed."""
+
+
+class FunctionLearner(Learner):
+    """Learns the state of a function from its column.
 
     Args:
         formula: for messages.
@@ -55,12 +69,8 @@ class Learner(ABC):
     def add(self, values: NDArray[np.float64]) -> None:
         """Take numbers, shape ``(n,)``, or ``(n, k)`` for several columns."""
 
-    @abstractmethod
-    def end_pass(self) -> Any:
-        """Return the state, of plain values, or None if another pass over the rows is needed."""
 
-
-class Moments(Learner):
+class Moments(FunctionLearner):
     """Mean and standard deviation, for ``center``, ``scale`` and ``standardize``, by Chan's update (1979)."""
 
     count = 0
@@ -92,7 +102,7 @@ class Moments(Learner):
         }
 
 
-class Polynomial(Learner):
+class Polynomial(FunctionLearner):
     """Recurrence of the polynomials that are orthogonal on the rows, for ``poly``: one more of them in each pass."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
@@ -126,7 +136,7 @@ class Polynomial(Learner):
         return None
 
 
-class Spline(Learner):
+class Spline(FunctionLearner):
     """Bounds and knots, for ``bs``, ``cr``, ``cs`` and ``cc``: quantiles, of the distinct values and their numbers."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
@@ -201,8 +211,6 @@ class Levels(Learner):
         if len(self.levels) > MAX_COLUMNS:
             raise refuse(self.formula, f"{self.text}: has over {MAX_COLUMNS:,} levels, each a column of its own")
 
-    add = see
-
     def end_pass(self) -> list[Any]:
         """Return the levels in order; whole numbers as such, whatever the type of their column."""
         if len(self.levels) < 2:
@@ -211,7 +219,7 @@ class Levels(Learner):
         return sorted(whole)
 
 
-LEARNERS: dict[str, type[Learner]] = {
+LEARNERS: dict[str, type[FunctionLearner]] = {
     **dict.fromkeys(("center", "scale", "standardize"), Moments),
     **dict.fromkeys(("bs", "cc", "cr", "cs"), Spline),
     "poly": Polynomial,
@@ -232,17 +240,17 @@ def learn(formula: "Formula", frames: "Callable[[], Iterator[pd.DataFrame]]") ->
     while unlearned := formula.unlearned:
         for text, (call, factor) in unlearned.items():
             if text not in learners:
-                learner = (
-                    Levels(formula.formula, text)
-                    if call is None
-                    else LEARNERS[ast.unparse(call.func)](formula.formula, call)
-                )
-                tree = factor.tree if call is None else learner.column
+                learner: Learner
+                if call is None:
+                    learner, tree = Levels(formula.formula, text), factor.tree
+                else:
+                    learner = of_call = LEARNERS[ast.unparse(call.func)](formula.formula, call)
+                    tree = of_call.column
                 if not learning_calls(tree).keys() & unlearned.keys():
                     learners[text] = learner, tree, factor
         for frame in frames():
             for learner, tree, factor in learners.values():
-                learner.see(formula.evaluate(tree, factor, frame))
+                learner.see(evaluate(formula.formula, formula.states, tree, factor, frame))
         for text, (learner, *_) in list(learners.items()):
             if (state := learner.end_pass()) is not None:
                 (formula.levels if isinstance(learner, Levels) else formula.states)[text] = state
