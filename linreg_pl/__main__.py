@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from linreg_pl.errors import InputError, as_run, describe_error, error_line, lacks_memory, nearest
-from linreg_pl.files import shipped
+from linreg_pl.files import file_of_run, shipped
 from linreg_pl.runs import report
 from linreg_pl.system import STOP_SIGNALS, prepare_process
 
@@ -121,11 +121,8 @@ def _import_without_gc(name: str) -> ModuleType:
 
 def _flags_of_run(run: Path) -> list[str]:
     """Return the flags by which a finished run is evaluated."""
-    config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
-    for path in (config, checkpoint):
-        if not path.is_file():
-            raise InputError(f"{run}: holds no {path.relative_to(run)}; give the folder of a run, runs/NAME/version_N")
-    return ["--config", str(config), "--ckpt_path", str(checkpoint)]
+    files = {"--config": "config.yaml", "--ckpt_path": "checkpoints/last.ckpt"}
+    return [word for flag, name in files.items() for word in (flag, str(file_of_run(run, name)))]
 
 
 def _check_environment() -> None:

@@ -27,6 +27,18 @@ def shipped(name: str | Path, suffix: str = ".yaml") -> str:
     return str(name) if Path(name).is_file() else str(shipped_names(suffix).get(wanted, name))
 
 
+def file_of_run(run: Path, name: str) -> Path:
+    """Return a file in the folder of a run.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = run / name
+    if not path.is_file():
+        raise InputError(f"{run}: holds no {name}; give the folder of a run, runs/NAME/version_N")
+    return path
+
+
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
     """Write a file atomically: a crash, a full disk or a power failure leaves the previous file or the new one.
 

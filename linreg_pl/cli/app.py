@@ -212,10 +212,8 @@ class CLI(LightningCLI):
             checks.check_covariance(self.settings, self.model, self.datamodule)
         self.model.companions = ()  # the Trainer has those that are wanted
         self.model.checkpoint_interval = self.settings.checkpoint.every_n_train_steps or 0
-        if isinstance(self.datamodule, Table):
+        if isinstance(self.datamodule, Table) and self.datamodule.formula is None:
             left_out, arguments = self.datamodule.left_out, self.settings.data.init_args
-            if arguments.formula is not None:
-                return
             if self.subcommand == "fit" and arguments.features is None and left_out and self.trainer.is_global_zero:
                 print(f"left out, not numeric: {', '.join(map(repr, left_out))}\n", flush=True)
             columns = self.datamodule.columns  # for config.yaml: as resolved

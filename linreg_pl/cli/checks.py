@@ -98,13 +98,15 @@ def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) 
 def take_columns(arguments: Namespace, checkpoint: dict[str, Any]) -> None:
     """Read a table as the one that the checkpoint was made with, unless the arguments say otherwise."""
     columns = checkpoint.get("Table", {}).get("columns")
-    if columns is not None and "formula" in columns:
+    if columns is None or "features" not in arguments:
+        return
+    if "formula" in columns:
         arguments.formula = columns
-    elif columns is not None and "features" in arguments:
+    else:
         arguments.features = arguments.features or columns["features"]
         arguments.categorical = arguments.categorical or list(columns["levels"])
         arguments.levels = arguments.levels or columns["levels"] or None
-    for name in ("missing", "unknown", "time_unit") if columns is not None and "features" in arguments else ():
+    for name in ("missing", "unknown", "time_unit"):
         if arguments[name] == getattr(Columns, name):
             arguments[name] = columns[name]
 

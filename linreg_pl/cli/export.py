@@ -19,7 +19,7 @@ from linreg_pl.errors import InputError
 from linreg_pl.files import atomic_write
 from linreg_pl.runs.checkpoints import load_last
 from linreg_pl.tables.columns import Columns
-from linreg_pl.tables.formula import Formula, saved_columns
+from linreg_pl.tables.formula import saved_columns
 
 NAMES_SHOWN = 20
 
@@ -33,7 +33,8 @@ class LinearPredictor:
         weights: coefficient of each column of X, by name.
         intercept: the bias; 0 if the model has none.
         columns: how the columns of a table become the columns of X.
-        kinds: the kind of each feature of the table: "numbers", "times" or "levels".
+        kinds: the kind of each feature: "numbers", "times" or "levels" of a table, or "expression" of a formula.
+        formula: what makes the columns of X, if one does.
     """
 
     target: str
@@ -41,6 +42,7 @@ class LinearPredictor:
     intercept: float
     columns: Columns
     kinds: dict[str, str]
+    formula: str | None = None
 
     @property
     def time_unit(self) -> str:
@@ -73,10 +75,8 @@ def command(arguments: list[str]) -> None:
     atomic_write(path, form.encode(predictor))
     print(f"model in {path}")
     print(form.usage.format(path=str(path), columns=_describe_columns(predictor)), flush=True)
-    if isinstance(predictor.columns, Formula):
-        print(
-            f"it takes the columns that the formula makes, {predictor.columns.formula}, and does not make them itself"
-        )
+    if predictor.formula is not None:
+        print(f"it takes the columns that the formula makes, {predictor.formula}, and does not make them itself")
 
 
 def read(run: Path) -> LinearPredictor:
@@ -104,25 +104,23 @@ def _predictor(path: Path, checkpoint: dict[str, Any]) -> LinearPredictor:
             raise InputError(f"{path}: two coefficients are named {name!r}; rename a column and fit again")
         if not math.isfinite(found[name]):
             raise InputError(f"{path}: the coefficient of {name!r} is {found[name]}; the fit diverged")
-    return LinearPredictor(
-        data["target_name"],
-        {name: found[name] for name in names},
-        found["bias"] if has_bias else 0.0,
-        saved_columns(data["columns"]) if "columns" in data else Columns(names),
-        data.get("kinds", dict.fromkeys(names, "numbers")),
-    )
+    columns = saved_columns(data["columns"]) if "columns" in data else Columns(names)
+    kinds, formula = data.get("kinds", dict.fromkeys(names, "numbers")), columns.text
+    if formula is not None:  # for whoever has the file, its columns are numbers
+        columns = Columns(names, missing=columns.missing, unknown=columns.unknown)
+        kinds = dict.fromkeys(names, "expression")
+    bias = found["bias"] if has_bias else 0.0
+    return LinearPredictor(data["target_name"], {name: found[name] for name in names}, bias, columns, kinds, formula)
 
 
 def as_json(predictor: LinearPredictor) -> bytes:
     """Return JSON with all that is needed to predict, also from levels, dates and missing values."""
-    is_formula = isinstance(predictor.columns, Formula)
-    features = list(predictor.weights) if is_formula else predictor.columns.features
     content = {
         "format": "linreg_pl",
         "version": 1,
         "target": predictor.target,
         "intercept": predictor.intercept,
-        "features": [_feature(predictor, name) for name in features],
+        "features": [_feature(predictor, name) for name in predictor.columns.features],
         "missing": predictor.columns.missing,
         "unknown": predictor.columns.unknown,
     }
@@ -130,8 +128,6 @@ def as_json(predictor: LinearPredictor) -> bytes:
 
 
 def _feature(predictor: LinearPredictor, name: str) -> dict[str, Any]:
-    if isinstance(predictor.columns, Formula):
-        return {"name": name, "kind": "expression", "coefficient": predictor.weights[name]}
     result: dict[str, Any] = {"name": name, "kind": predictor.kinds[name]}
     if name in predictor.columns.levels:
         reference, *others = predictor.columns.levels[name]

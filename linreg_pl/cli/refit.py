@@ -58,7 +58,7 @@ class SavedFactors(DataModule):
         if "columns" not in self.state:
             raise InputError("--features: only columns of a table can be left out")
         columns = saved_columns(self.state["columns"])
-        if columns.intercept is not None:
+        if columns.text is not None:
             raise InputError("--features: the run has a formula; fit again, with another one")
         for name in features:
             if name not in columns.features:

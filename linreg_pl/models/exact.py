@@ -74,7 +74,7 @@ class Exact(OnePass):
         out = ", ".join(repr(names[own]) for own, *_ in dependencies)
         where = "--data.features" + (" or their column out of --data.categorical" if "=" in out else "")
         mend = "" if self.ridge else ", or set --model.ridge above 0"
-        if getattr(data_of(self.trainer), "intercept", None) is not None:
+        if getattr(data_of(self.trainer), "formula", None) is not None:
             where = "the formula"
             mend += "; a spline beside an intercept wants constraints='center'" if re.search(r"c[crs]\(", out) else ""
         return f"the coefficients are not unique: {'; '.join(said)}. Leave {out} out of {where}{mend}"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from linreg_pl.errors import InputError
+from linreg_pl.files import file_of_run
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -44,9 +45,7 @@ def load_last(run: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    path = run / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise InputError(f"{run}: holds no checkpoints/last.ckpt; give the folder of a run, runs/NAME/version_N")
+    path = file_of_run(run, "checkpoints/last.ckpt")
     return path, load_checkpoint(path, flag="")
 
 

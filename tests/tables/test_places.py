@@ -7,12 +7,13 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import csv, feather, parquet
+from pyarrow import parquet
 
 from linreg_pl.errors import InputError
 from linreg_pl.tables import csv_files, places
 from linreg_pl.tables.opening import open_table
 from tests.support.services import BUCKET
+from tests.support.tables import write_table
 
 ROWS = 6000
 CODECS = {"gz": "gzip", "zst": "zstd"}
@@ -27,13 +28,7 @@ def table():
 
 def as_bytes(table, suffix):
     sink = pa.BufferOutputStream()
-    match suffix.split(".")[0]:
-        case "csv":
-            csv.write_csv(table, sink)
-        case "parquet":
-            parquet.write_table(table, sink, row_group_size=1000)
-        case "feather":
-            feather.write_feather(table, sink, chunksize=1000)
+    write_table(table, sink, suffix.split(".")[0], rows=1000)
     content = sink.getvalue().to_pybytes()
     for ending in suffix.split(".")[1:]:
         content = bz2.compress(content) if ending == "bz2" else pa.compress(content, CODECS[ending], asbytes=True)

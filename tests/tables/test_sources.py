@@ -20,6 +20,7 @@ from linreg_pl.errors import InputError
 from linreg_pl.tables import csv_files
 from linreg_pl.tables.opening import open_table
 from linreg_pl.tables.sources import ArrowFile, rows_at_once
+from tests.support.tables import write_table
 
 ROWS = 20_000
 BLOCK = 2**20  # bytes from which pyarrow infers the types of a CSV file that is read into memory
@@ -48,13 +49,7 @@ def temporary(tmp_path, monkeypatch):
 
 
 def write(path, table):
-    match path.suffix:
-        case ".csv":
-            csv.write_csv(table, path)
-        case ".parquet":
-            parquet.write_table(table, path, row_group_size=3000)
-        case ".feather":
-            feather.write_feather(table, path, chunksize=3000)
+    write_table(table, path, path.suffix.removeprefix("."), rows=3000)
     return path
 
 
