@@ -102,7 +102,7 @@ def unwatch() -> None:
 
 
 def _watch() -> None:
-    store, lost = None, False
+    store, lost = None, not _torchrun_listens()
     while not lost:
         if _State.done.wait(INTERVAL):
             return
@@ -127,6 +127,18 @@ def _watch() -> None:
 def _orphaned() -> bool:
     """Whether torchrun or Lightning launched this process and the launching process is gone."""
     return os.environ.get("LINREG_PARENT") not in (None, str(os.getpid()), str(os.getppid()))
+
+
+def _torchrun_listens() -> bool:
+    """Whether torchrun keeps its store, if it launched this process: it may end before this process knows its id."""
+    if TORCHRUN_STORE:
+        try:
+            socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), GRACE).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # slow, or not a network as we know it: torch tries for longer
+            pass
+    return True
 
 
 def _children() -> list[subprocess.Popen[bytes]]:

@@ -170,6 +170,13 @@ def test_torchrun_that_is_killed_before_its_processes_have_met(tmp_path):
     assert run.stderr.startswith("error: torchrun at localhost is lost: killed, or cut off")
 
 
+def test_torchrun_that_was_gone_before_its_process_began(tmp_path):
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "localhost"}
+    torchrun |= {"MASTER_PORT": str(free_port()), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    run = Run(tmp_path, *FIT, loses=False, **torchrun).ends(2 * SOON)
+    assert run.stderr == "error: torchrun at localhost is lost: killed, or cut off; to continue a fit, use --resume\n"
+
+
 def on(command, outcome):
     """Flags by which a command takes what a run has fitted."""
     run = outcome.run
