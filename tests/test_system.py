@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +21,8 @@ from pyarrow import csv, parquet
 import linreg_pl
 from linreg_pl import InputError, Scratch, Synthetic, system
 from linreg_pl.files import atomic_write
-from linreg_pl.tables import csv_files
 from tests.lightning.own import NOISE, trainer
-from tests.support.commands import REPOSITORY, in_process
+from tests.support.commands import REPOSITORY
 
 pytestmark = NOISE
 
@@ -33,21 +34,13 @@ data:
 trainer: {max_epochs: 2}
 """
 NO_PICTURES = ("--figures", "false")
-LONG = (
-    "fit",
-    "--config",
-    "scratch",
-    "--trainer.max_epochs",
-    "60",
-    "--checkpoint.every_n_train_steps",
-    "50",
-    *NO_PICTURES,
-)
+LONG = ("fit", "--config", "scratch", "--trainer.max_epochs", "30", "--checkpoint.every_n_train_steps", "50")
+LONG += NO_PICTURES
 RESERVED = set('<>:"|?*\\')  # in names of files on Windows
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def tables(tmp_path_factory):
     """A folder with a table of three columns, which takes more than 1 MiB, and its config."""
     folder = tmp_path_factory.mktemp("elsewhere")
     random = np.random.default_rng(0)
@@ -59,105 +52,109 @@ def folder(tmp_path_factory):
     return folder
 
 
-def on_windows(cwd, *commands):
-    """Start commands as on Windows: in a language of its own, with a console that has 256 characters."""
+def start(system, cwd, *commands):
+    """Start commands as on Windows or macOS; on Windows with a console that has 256 characters."""
     words = [word for command in commands for word in ("then", *command)][1:]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(cwd), "OMP_NUM_THREADS": "1"}
-    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
+    encoding = "cp1252" if system == "windows" else "utf-8"
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.windows", *words],
+        [sys.executable, "-m", f"tests.support.{system}", *words],
         cwd=cwd,
-        env=environment,
+        env=environment | {"FLUSHED": str(cwd / "flushed")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        encoding="cp1252",
+        encoding=encoding,
         start_new_session=True,  # whose processes are asked what they have open
     )
 
 
-@pytest.fixture(scope="module")
-def windows(folder):
-    """The folder after all commands, and what they said."""
-    interrupted = on_windows(folder, (*LONG, *NO_PICTURES))
-    while not (folder / "runs/scratch/version_0/checkpoints/last.ckpt").exists():
-        assert interrupted.poll() is None, interrupted.stderr.read()
-        time.sleep(0.05)
-    interrupted.send_signal(signal.SIGINT)
-    said, _ = interrupted.communicate(timeout=120)
-    assert (interrupted.returncode, "stopped by SIGINT" in said) == (130, True), said
+class Elsewhere(NamedTuple):
+    """What commands left behind on another system."""
+
+    system: str
+    folder: Path
+    said: str
+
+    def report(self, run):
+        return json.loads((self.folder / run / "report.json").read_bytes())
+
+
+@pytest.fixture(scope="module", params=["windows", "macos"])
+def elsewhere(request, tables, tmp_path_factory):
+    """A folder after all commands, two of which were stopped halfway, and what they said."""
+    system, folder = request.param, tmp_path_factory.mktemp(request.param)
+    shutil.copytree(tables, folder, dirs_exist_ok=True)
+    for version, stop in enumerate((signal.SIGINT, signal.SIGKILL)):
+        stopped = start(system, folder, (*LONG, "--resume") if version else LONG)
+        last = folder / f"runs/scratch/version_{version}/checkpoints/last.ckpt"
+        while not last.exists():
+            assert stopped.poll() is None, stopped.stderr.read()
+            time.sleep(0.02)
+        stopped.send_signal(stop)
+        said, _ = stopped.communicate(timeout=120)
+        assert stopped.returncode in (130, -signal.SIGKILL), said
     run = "runs/houses/version_0"
-    process = on_windows(
+    process = start(
+        system,
         folder,
-        (*LONG, "--resume", *NO_PICTURES),
+        (*LONG, "--resume"),
         ("fit", "--config", "houses.yaml"),
         ("report", run),
-        ("predict", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/checkpoints/last.ckpt"),
+        ("predict", run),
         ("export", run),
         ("shuffle", "houses.parquet", "shuffled.parquet", "--memory", "1"),
         ("sweep", "--config", "scratch", "--model.lr", "0.01,5", "--trainer.max_epochs", "1"),
         *(("fit", "--config", name, *NO_PICTURES) for name in ("concise", "fused", "exact", "elastic_net", "table")),
         ("wald", "runs/table/version_0", "x = 1"),
         ("refit", "runs/elastic_net/version_0", "--model.penalty", "0.1", *NO_PICTURES),
-        (
-            "fit",
-            "--config",
-            "scratch",
-            "--config",
-            "trainer/ddp_cpu",
-            "--trainer.default_root_dir",
-            "two",
-            *NO_PICTURES,
-        ),
+        (*LONG[:3], *NO_PICTURES, "--config", "trainer/ddp_cpu", "--trainer.default_root_dir", "two"),
     )
     said, errors = process.communicate(timeout=400)
     assert (process.returncode, errors) == (0, ""), said
-    return folder, said
+    return Elsewhere(system, folder, said)
 
 
-def test_windows_leaves_every_result(windows):
-    folder, said = windows
+def test_every_result(elsewhere):
+    folder = elsewhere.folder
     runs = {path.parent.relative_to(folder).as_posix() for path in folder.glob("**/report.json")}
     names = ("concise", "fused", "exact", "elastic_net", "table", "houses")
-    expected = {f"runs/{name}/version_0" for name in names} | {
-        "runs/elastic_net/version_1",
-        "two/runs/scratch/version_0",
-    }
-    assert expected <= runs
+    expected = {f"runs/{name}/version_0" for name in names}
+    assert expected | {"runs/elastic_net/version_1", "two/runs/scratch/version_0"} <= runs
     assert json.loads((folder / "runs/scratch/sweep_0/sweep.json").read_bytes())["finished"]
     assert parquet.read_metadata(folder / "shuffled.parquet").num_rows == 150_000
     assert parquet.read_metadata(folder / "runs/houses/version_0/predictions.parquet").num_rows == 150_000
     assert (folder / "runs/houses/version_0/figures/fit.png").is_file()
-    assert "größe" in said  # which cp1252 has, unlike 房价
-    assert "??" in said
+    assert "größe" in elsewhere.said  # which cp1252 has, unlike 房价
+    assert ("房价" if elsewhere.system == "macos" else "??") in elsewhere.said
 
 
-def test_windows_fits_a_streamed_table(windows):
-    folder, _ = windows
-    model = json.loads((folder / "runs/houses/version_0/model.json").read_bytes())
+def test_a_streamed_table(elsewhere):
+    model = json.loads((elsewhere.folder / "runs/houses/version_0/model.json").read_bytes())
     assert str(model).count("房价")
-    report = json.loads((folder / "runs/houses/version_0/report.json").read_bytes())
-    assert [row["estimate"] for row in report["coefficients"]] == pytest.approx([1, 2, 3], abs=0.02)
+    coefficients = elsewhere.report("runs/houses/version_0")["coefficients"]
+    assert [row["estimate"] for row in coefficients] == pytest.approx([1, 2, 3], abs=0.02)
 
 
-def test_windows_resumes_an_interrupted_fit(windows, linreg):
-    folder, _ = windows
-    whole = linreg(*LONG, *NO_PICTURES).succeeded()
-    newest = max(folder.glob("runs/scratch/version_*"), key=lambda path: path.name)
-    assert newest.name != "version_0"
-    resumed = torch.load(newest / "checkpoints/last.ckpt", weights_only=True)
+def test_a_fit_that_was_interrupted_and_then_killed(elsewhere, linreg):
+    whole = linreg(*LONG).succeeded()
+    resumed = torch.load(elsewhere.folder / "runs/scratch/version_2/checkpoints/last.ckpt", weights_only=True)
     assert torch.equal(resumed["state_dict"]["w"], whole.last["state_dict"]["w"])
 
 
-def test_windows_agrees_on_two_processes(windows, scratch_fit):
-    folder, _ = windows
-    report = json.loads((folder / "two/runs/scratch/version_0/report.json").read_bytes())
+def test_two_processes(elsewhere, scratch_fit):
+    report = elsewhere.report("two/runs/scratch/version_0")
     assert report["world_size"] == 2
     assert {row["name"]: row["estimate"] for row in report["coefficients"]} == pytest.approx(scratch_fit.coefficients)
 
 
-def test_windows_has_names_for_all_files_and_no_temporary_one_is_left(windows):
-    folder, _ = windows
-    names = {path.name for path in folder.rglob("*")}
+def test_files_are_flushed_from_the_drives_memory_on_macos(elsewhere):
+    flushed = elsewhere.folder / "flushed"
+    assert (flushed.stat().st_size > 100) if elsewhere.system == "macos" else not flushed.exists()
+
+
+def test_windows_has_names_for_all_files_and_no_temporary_one_is_left(elsewhere):
+    names = {path.name for path in elsewhere.folder.rglob("*")}
     assert not {name for name in names if set(name) & RESERVED}
     assert not {name for name in names if name.startswith("linreg_pl-") or name.endswith((".tmp", ".rows"))}
 
@@ -194,36 +191,8 @@ def test_a_folder_is_locked_by_one(tmp_path):
         assert system.lock(tmp_path, second)
 
 
-@pytest.fixture
-def macos(monkeypatch):
-    """Neither preadv nor /proc; fsync leaves data in the drive's memory; a GPU without float64."""
-    flushed, control = [], system.fcntl.fcntl
-
-    def fcntl(descriptor, command, *arguments):
-        return flushed.append(descriptor) if command == 51 else control(descriptor, command, *arguments)
-
-    monkeypatch.delattr(os, "preadv")
-    monkeypatch.setattr(system, "OPEN_FILES", "/nowhere")
-    monkeypatch.setattr(system.fcntl, "F_FULLFSYNC", 51, raising=False)
-    monkeypatch.setattr(system.fcntl, "fcntl", fcntl)
+def test_macos_fits_without_its_gpu(monkeypatch):
     monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
-    monkeypatch.setattr(csv_files, "LARGE", 2**20)  # a larger file becomes a temporary one
-    return flushed
-
-
-def test_macos_fits_predicts_and_exports(macos, folder, tmp_path, without_pictures):
-    shutil.copy(folder / "houses.csv", tmp_path)
-    shutil.copy(folder / "houses.yaml", tmp_path)
-    run = "runs/houses/version_0"
-    fit = in_process(tmp_path, "fit", "--config", "houses.yaml").succeeded()
-    assert list(fit.coefficients.values()) == pytest.approx([1, 2, 3], abs=0.02)
-    in_process(tmp_path, "predict", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/checkpoints/last.ckpt")
-    assert parquet.read_metadata(tmp_path / run / "predictions.parquet").num_rows == 150_000
-    in_process(tmp_path, "export", run).succeeded()
-    assert len(macos) > 5
-
-
-def test_macos_fits_without_its_gpu(macos, monkeypatch):
     data = Synthetic()
     trainer(linreg_pl.Trainer, accelerator="auto").fit(Scratch(num_features=2), datamodule=data)
     plain = trainer(linreg_pl.Trainer, accelerator="auto")

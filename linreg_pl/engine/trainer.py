@@ -21,8 +21,9 @@ class Trainer(L.Trainer):
     @wraps(L.Trainer.__init__)  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         with warnings.catch_warnings():
-            if kwargs.get("accelerator", "auto") == "auto" and not torch.cuda.is_available():
-                kwargs["accelerator"] = "cpu"
+            if not torch.cuda.is_available():
+                if kwargs.get("accelerator", "auto") == "auto":
+                    kwargs["accelerator"] = "cpu"
                 warnings.filterwarnings("ignore", "GPU available but not used")
             super().__init__(**kwargs)
         replaced = self.fit_loop.epoch_loop

@@ -123,18 +123,18 @@ def holder_of(path):
     return None
 
 
-def main():
-    """Run some commands, one after another."""
+def run_commands():
+    """Run the commands in ``sys.argv``, one after another."""
+    from linreg_pl.__main__ import main
+
     commands, words = [[]], sys.argv[1:]
     for word in words:
         commands.append([]) if word == "then" else commands[-1].append(word)
-    imitate()
-    from linreg_pl.__main__ import main as train
-
     for command in commands:
         sys.argv = ["train.py", *command]
-        train()
+        main()
 
 
 if __name__ == "__main__":
-    main()
+    imitate()
+    run_commands()
