@@ -14,7 +14,7 @@ from lightning_utilities.core.inheritance import get_all_subclasses
 from torch.utils.data import BatchSampler, DataLoader
 
 from tests.support import dashboard, services
-from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, Pictures, in_process, in_subprocess
 
 collect_ignore = [] if dashboard.HAS_BROWSER else ["cli/test_browser.py"]
 collect_ignore += [] if services.POSTGRES else ["tables/test_postgresql.py"]
@@ -82,21 +82,21 @@ def launch(tmp_path: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw none where nobody looks: they take longer than a short fit. For runs in this process."""
-    monkeypatch.setattr("linreg_pl.callbacks.figures.Figures._draw", lambda *_: None)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fits in this process draw."""
+    monkeypatch.setattr(Pictures, "wanted", True)
 
 
 @pytest.fixture(scope="session")
 def scratch_fit(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Notebook 1 as it is configured: look, but do not touch."""
-    return in_process(tmp_path_factory.mktemp("scratch"), "fit", "--config", SCRATCH)
+    return in_process(tmp_path_factory.mktemp("scratch"), "fit", "--config", SCRATCH, pictures=True)
 
 
 @pytest.fixture(scope="session")
 def concise_fit(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Notebook 2 as it is configured: look, but do not touch."""
-    return in_process(tmp_path_factory.mktemp("concise"), "fit", "--config", CONCISE)
+    return in_process(tmp_path_factory.mktemp("concise"), "fit", "--config", CONCISE, pictures=True)
 
 
 @pytest.fixture(params=["scratch", "concise"])
@@ -121,10 +121,10 @@ def board(
     fits = [scratch_fit, concise_fit]
     for name in ("fused", "exact"):
         (folder / name).mkdir()
-        fits.append(in_process(folder / name, "fit", "--config", CONFIGS / f"{name}.yaml"))
+        fits.append(in_process(folder / name, "fit", "--config", CONFIGS / f"{name}.yaml", pictures=True))
     (folder / "table").mkdir()
     flags = ("--data.path", dashboard.write_misleading_table(folder / "t.csv"), "--trainer.max_epochs", 5)
-    fits.append(in_process(folder / "table", "fit", "--config", TABLE, *flags))
+    fits.append(in_process(folder / "table", "fit", "--config", TABLE, *flags, pictures=True))
     with dashboard.board(folder, [fit.succeeded() for fit in fits]) as board:
         yield board
 

@@ -11,10 +11,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from linreg_pl.runs import figures
 from linreg_pl.tables.sources import Parquet
-from tests.support.commands import CONFIGS, SCRATCH, TABLE, in_process, on_processes
+from tests.support.commands import CONFIGS, SCRATCH, TABLE, Pictures, in_process, on_processes
 
 EXACT, FUSED = ("--config", CONFIGS / "exact.yaml"), ("--config", CONFIGS / "fused.yaml")
+pytestmark = pytest.mark.usefixtures("drawing")
 SGD = {"data", "fit", "coefficients", "loss", "path"}
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pictures, "wanted", True)
+        yield
 
 
 def pictures(outcome):

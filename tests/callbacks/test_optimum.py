@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from linreg_pl.data.synthetic import Synthetic
 from tests.support.commands import CONCISE, SCRATCH, TABLE, in_process, on_processes
 
-pytestmark = pytest.mark.usefixtures("scratch_fit", "concise_fit", "without_pictures")
+pytestmark = pytest.mark.usefixtures("scratch_fit", "concise_fit")
 
 LOSS_PER_SQUARED_ERROR = {"scratch": 0.5, "concise": 1.0}
 BY_OPTIMUM = {"optimum", "distance", "standard_error", "ci_low", "ci_high", "t", "p"}

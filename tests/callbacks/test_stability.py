@@ -15,8 +15,6 @@ from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import LinearModel
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 FUSED = CONFIGS / "fused.yaml"
 HESSIAN_PER_CURVATURE = {"scratch": 1.0, "concise": 2.0, "fused": 1.0, "table": 2.0}  # of half, and of the whole square
 REFUSAL = re.compile(

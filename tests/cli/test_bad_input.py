@@ -881,7 +881,7 @@ def test_odd_names_work_and_what_is_printed_can_be_typed(tmp_path, name):
     parquet.write_table(table, tmp_path / name / f"{name}.parquet")
     shutil.copy(CONFIGS / "exact.yaml", tmp_path / name / f"{name}.yaml")
     flags = ("--data", "Table", "--data.path", f"{name}/{name}.parquet", "--data.target", name)
-    fit = in_process(tmp_path, "fit", "-c", f"{name}/{name}.yaml", *flags).succeeded()
+    fit = in_process(tmp_path, "fit", "-c", f"{name}/{name}.yaml", *flags, pictures=True).succeeded()
     assert fit.run.parent.name == name.lower()
     assert list(fit.coefficients) == [f"{name} x", "zeile\n\t2", "bias"]
     typed = [line.split("train.py ")[1] for line in fit.stdout.splitlines() if "python train.py" in line]
@@ -915,7 +915,7 @@ GOOD_TABLES = {
 def test_table_that_is_unusual_works(cwd, name):
     put(cwd, name, GOOD_TABLES[name])
     flags = ("--trainer.logger", "false", "--data", "Table", f"--data.path={name}", "--data.target", "y")
-    outcome = in_process(cwd, "fit", "-c", "exact.yaml", *flags).succeeded()
+    outcome = in_process(cwd, "fit", "-c", "exact.yaml", *flags, pictures=True).succeeded()
     content = arrow_csv.read_csv(cwd / name)
     slope, bias = np.polyfit(content["x"].to_numpy() * 1.0, content["y"].to_numpy(), 1)
     found = [line.split()[1] for line in outcome.stdout.splitlines() if line.startswith(("x ", "bias "))]
@@ -931,7 +931,7 @@ EVIL = 'a\x1b[31m\n\tb\r\u202e,"=1+1'
 def test_names_of_columns_are_only_shown(cwd):
     parquet.write_table(GOOD.rename_columns([EVIL, "=cmd|' /C calc'!A0", "y"]), cwd / "x.parquet")
     flags = ("--data", "Table", "--data.path", "x.parquet", "--data.target", "y")
-    fit = in_process(cwd, "fit", "-c", "exact.yaml", *flags).succeeded()
+    fit = in_process(cwd, "fit", "-c", "exact.yaml", *flags, pictures=True).succeeded()
     run = fit.run
     again = in_process(cwd, "report", run).succeeded().stdout
     exported = in_process(cwd, "export", run, "--format", "json").succeeded().stdout

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.commands import CONFIGS, REPOSITORY, in_process
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 STRANGE = "a_b|c & 5% <x>"
 
 

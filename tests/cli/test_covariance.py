@@ -9,10 +9,7 @@ from pyarrow import parquet
 from linreg_pl.runs import report as reports
 from tests.support.commands import CONFIGS, in_process, on_processes
 
-pytestmark = [
-    pytest.mark.usefixtures("without_pictures"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__"),  # within statsmodels
-]
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # within statsmodels
 
 EXACT = ("fit", "--config", CONFIGS / "exact.yaml", "--data", "Table")
 TABLES = {  # of statsmodels: target, weights

@@ -51,7 +51,9 @@ def test_real_tables(tmp_path, name):
     frame.to_parquet(tmp_path / "t.parquet")
     flags = ("--data.path", "t.parquet", "--data.target", target, "--data.features", f"[{', '.join(features)}]")
     flags += ("--data.weights", weights) if weights else ()
-    outcome = in_process(tmp_path, *EXACT, *flags, "--diagnostics", "true", "--covariance", "HC3").succeeded()
+    outcome = in_process(
+        tmp_path, *EXACT, *flags, "--diagnostics", "true", "--covariance", "HC3", pictures=True
+    ).succeeded()
     check(
         outcome.report["diagnostics"],
         frame[features].to_numpy(),

@@ -125,7 +125,7 @@ def run(tmp_path_factory):
     frame["sex"] = np.where(frame["sex"] == 1, "f", "m")
     frame.to_parquet(folder / "t.parquet")
     flags = ("--data.categorical", "[sex]", "--model.l1_ratio", "[0.5, 1]", "--figures", "true")
-    return folder, in_process(folder, *NET, *flags).succeeded()
+    return folder, in_process(folder, *NET, *flags, pictures=True).succeeded()
 
 
 def test_report_pictures_and_other_commands(run):

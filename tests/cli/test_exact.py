@@ -17,8 +17,6 @@ from linreg_pl.data.table import Table
 from tests.nist import NAMES, load
 from tests.support.commands import CONFIGS, in_process, in_subprocess, on_processes
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 EXACT = ("fit", "--config", CONFIGS / "exact.yaml")
 ON_A_TABLE = (*EXACT, "--data", "Table", "--data.target", "y", "--data.standardize", "false")
 DIGITS = {  # what Householder QR gives in float64: of the worst coefficient, and of the worst standard error

@@ -18,8 +18,6 @@ from pyarrow import parquet
 
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 EXACT = CONFIGS / "exact.yaml"
 FILES = {"json": "model.json", "onnx": "model.onnx", "pt2": "model.pt2", "sklearn": "model.joblib"}
 ODD = {'grö"ße,\n1': "a column\nof lines", "🦆\t{x}": "ducks", "it's=\\": "a backslash"}

@@ -15,10 +15,7 @@ from linreg_pl.engine import Trainer
 from linreg_pl.models import Exact
 from tests.support.commands import CONFIGS, REPOSITORY, TABLE, in_process, on_processes
 
-pytestmark = [
-    pytest.mark.usefixtures("without_pictures"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__"),  # within statsmodels
-]
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # within statsmodels
 EXACT = ("fit", "--config", CONFIGS / "exact.yaml", "--data", "Table")
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 FORMULAS = {

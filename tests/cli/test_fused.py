@@ -7,8 +7,6 @@ import torch
 
 from tests.support.commands import CONFIGS, SCRATCH, in_process, on_processes
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 FUSED = CONFIGS / "fused.yaml"
 UNEVEN = ("--data.num_train", 1003, "--data.batch_size", 16)
 

@@ -63,7 +63,7 @@ def test_fit_is_that_of_numpy(stored, expected, tmp_path, path, processes):
     assert list(outcome.coefficients) == ["x", "year", "region=s", "bias"]
 
 
-def test_streamed_sgd_from_there_is_that_from_here(stored, frame, linreg, tmp_path, without_pictures):
+def test_streamed_sgd_from_there_is_that_from_here(stored, frame, linreg, tmp_path):
     frame.to_csv(tmp_path / "here.csv", index=False)
     fused = ("fit", "--config", CONFIGS / "fused.yaml", "--data", "Table", "--data.target", "y", *COLUMNS)
     streamed = ("--data.memory", 1, "--trainer.max_epochs", 2, "--data.standardize", "true")
@@ -77,7 +77,7 @@ def test_streamed_sgd_from_there_is_that_from_here(stored, frame, linreg, tmp_pa
 
 
 @pytest.fixture
-def run(stored, linreg, without_pictures):
+def run(stored, linreg):
     outcome = linreg(
         *EXACT,
         "--data.path",

@@ -15,8 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from linreg_pl.models import Scratch
 from tests.support.commands import CONCISE, SCRATCH, in_process, on_processes
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 BOTH = pytest.mark.parametrize("config", [SCRATCH, CONCISE], ids=lambda config: config.stem)
 
 

@@ -15,8 +15,6 @@ from linreg_pl.data.table import Table
 from linreg_pl.tables import csv_files
 from tests.support.commands import CONFIGS, in_process, on_processes
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 COUNT, FEATURES = 70_000, [f"x{number}" for number in range(10)]
 FRACTIONS = {"val": 0.4, "test": 0.1}  # the training and the validation rows are over a MiB each
 CONFIG = {name: ("--config", CONFIGS / f"{name}.yaml") for name in ("exact", "scratch", "concise", "fused")}

@@ -11,8 +11,6 @@ from pyarrow import csv, parquet
 from tests.nist import load
 from tests.support.commands import CONFIGS, REPOSITORY, TABLE, in_process
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 @pytest.fixture(scope="module")
 def norris(tmp_path_factory):

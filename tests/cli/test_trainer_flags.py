@@ -20,8 +20,8 @@ LR = 0.03
 
 @pytest.fixture(autouse=True)
 def pictures_of_scratch_alone(request, scratch_fit, concise_fit):
-    if "concise" in request.node.name:
-        request.getfixturevalue("without_pictures")
+    if "concise" not in request.node.name:
+        request.getfixturevalue("pictures")
 
 
 def fit(linreg, config, *flags):

@@ -23,6 +23,7 @@ import torch
 
 import linreg_pl.cli.app  # noqa: F401  # so that every logger of Lightning exists before the first run
 from linreg_pl.__main__ import main
+from linreg_pl.callbacks import Figures
 
 gc.freeze()  # as train.py does: what was imported is never garbage
 
@@ -37,6 +38,22 @@ if hasattr(os, "fork"):  # not on Windows
     FORKS = multiprocessing.get_context("forkserver")
     FORKS.set_forkserver_preload(["tests.support.commands"])
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python shows users none
+
+
+class Pictures:
+    """Whether fits in this process and its forks draw: it takes longer than a short fit, and few tests look."""
+
+    wanted = False
+    draw = Figures._draw
+
+    @staticmethod
+    def draw_if_wanted(*arguments: Any) -> None:
+        """Draw, or do not."""
+        if Pictures.wanted:
+            Pictures.draw(*arguments)
+
+
+Figures._draw = Pictures.draw_if_wanted
 
 
 class Outcome(NamedTuple):
@@ -74,7 +91,7 @@ class Outcome(NamedTuple):
         return self
 
 
-def in_process(cwd: Path, *arguments: Any) -> Outcome:
+def in_process(cwd: Path, *arguments: Any, pictures: bool = False) -> Outcome:
     """Run ``train.py ARGUMENTS`` in a folder, in this process; warnings raise, as in every test."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
@@ -86,6 +103,7 @@ def in_process(cwd: Path, *arguments: Any) -> Outcome:
     ):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        patch.setattr(Pictures, "wanted", pictures or Pictures.wanted)
         status = 0
         try:
             main()
@@ -134,7 +152,7 @@ class Forked:
         words = list(map(str, arguments))
         self.processes = []
         for own in meeting(processes):
-            process = FORKS.Process(target=_forked, args=(cwd, words, os.environ | own))
+            process = FORKS.Process(target=_forked, args=(cwd, words, os.environ | own, Pictures.wanted))
             process.start()
             self.processes.append(process)
 
@@ -152,7 +170,8 @@ class Forked:
         return Outcome(status, self.stdout, (self.cwd / "log.err").read_text(), self.cwd)
 
 
-def _forked(cwd: Path, words: list[str], environment: dict[str, str]) -> None:
+def _forked(cwd: Path, words: list[str], environment: dict[str, str], pictures: bool) -> None:
+    Pictures.wanted = pictures
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -216,6 +216,6 @@ print(*(sum(code.stats.cache_hits.values()) for code in (*loop._of_few_columns.v
         found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return tuple(map(int, found.split()))
 
-    once, twice = ([cache_hits(columns) for columns in (1, 2, 3, 4, 64)] for _ in range(2))
-    assert once == [(0,) * 5] * 5
-    assert twice == [tuple(map(int, row)) for row in np.eye(5)]
+    once, twice = ([cache_hits(columns) for columns in (1, 2, 64)] for _ in range(2))
+    assert once == [(0,) * 5] * 3
+    assert twice == [tuple(map(int, row)) for row in np.eye(5)[[0, 1, 4]]]
