@@ -149,7 +149,7 @@ def test_public_names_are_offered_for_completion():
         ("dependabot", "dependabot.yml"),
         ("github-issue-forms", "ISSUE_TEMPLATE/[!c]*.yml"),
         ("github-issue-config", "ISSUE_TEMPLATE/config.yml"),
-        ("citation-file-format", "CITATION.cff"),
+        ("citation-file-format", "../CITATION.cff"),
     ],
 )
 def test_files_of_github_follow_their_schemas(schema, files):
@@ -164,7 +164,7 @@ def test_versions_agree():
     oldest, *_, newest = re.findall(r"Python :: (3\.\d+)", project)
     assert f'requires-python = ">={oldest}"' in project
     assert f'python: ["{oldest}", "{newest}"]' in (GITHUB / "workflows/tests.yml").read_text(encoding="utf-8")
-    assert f"\nversion: {linreg_pl.__version__}\n" in (GITHUB / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {linreg_pl.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_paths_of_contributing_exist():
