@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linreg_pl.tables.sources import Piece, Source
 from linreg_pl.tables.values import TimeUnit, as_text, fault, is_missing, is_single, numbers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Missing = Literal["error", "drop", "mean"]
 Unknown = Literal["error", "ignore"]
@@ -67,12 +70,7 @@ class Columns:
         return None
 
     def learn(self, source: Source, training: Callable[[], Iterator[tuple[Piece, NDArray[np.bool_]]]]) -> None:
-        """Learn what only formulas need.
-
-        Args:
-            source: the table.
-            training: yields its pieces, with which of their rows are for training; it is called for each pass.
-        """
+        """Learn what only formulas need, from the pieces of the table, with which of their rows are for training."""
 
     def target_columns(self, target: str) -> list[str]:
         """Columns of the table that the target is made of."""
@@ -136,18 +134,24 @@ class Columns:
                 row = int(infinite.argmax())
                 raise fault(source, piece, name, row, f"{values[row]} is not a finite number")
             if self.missing == "mean" and mean is not None:
-                values = np.where(absent, values.dtype.type(mean), values)
-            elif self.missing != "drop":
-                self._refuse_missing(source, piece, name, int(absent.argmax()))
+                return np.where(absent, values.dtype.type(mean), values)
+            self._check_missing(source, piece, name, absent)
         return values
 
-    def _refuse_missing(self, source: Source, piece: Piece, name: str, row: int) -> None:
+    def _texts(self, source: Source, piece: Piece, name: str) -> "tuple[pa.Array, NDArray[np.bool_]]":
+        """Return the values of a column as text, and which of them are missing."""
+        absent = is_missing(piece.batch.column(name))
+        self._check_missing(source, piece, name, absent)
+        return as_text(piece.batch.column(name)), absent
+
+    def _check_missing(self, source: Source, piece: Piece, name: str, absent: NDArray[np.bool_]) -> None:
         mend = (
             "only numeric features are replaced by their mean; --data.missing drop leaves such rows out"
             if self.missing == "mean"
             else "fill it in, or set --data.missing drop or mean"
         )
-        raise fault(source, piece, name, row, f"the value is missing; {mend}")
+        if self.missing != "drop" and absent.any():
+            raise fault(source, piece, name, int(absent.argmax()), f"the value is missing; {mend}")
 
     def _refuse_unknown(self, source: Source, piece: Piece, name: str, row: int, value: object) -> None:
         known = ", ".join(map(repr, self.levels[name][:10]))
@@ -162,12 +166,9 @@ class Columns:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        texts = as_text(piece.batch.column(name))
+        texts, absent = self._texts(source, piece, name)
         codes = pc.index_in(texts, value_set=pa.array(self.levels[name], pa.string()), skip_nulls=True)
         codes = codes.fill_null(-1).to_numpy(zero_copy_only=False)
-        absent = is_missing(piece.batch.column(name))
-        if absent.any() and self.missing != "drop":
-            self._refuse_missing(source, piece, name, int(absent.argmax()))
         for code, target in enumerate(result, start=1):
             target[:] = codes == code
         result[:, absent] = np.nan

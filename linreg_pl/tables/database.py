@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linreg_pl.errors import InputError
-from linreg_pl.tables.places import CONNECT_SECONDS, is_uri, refuse_password
+from linreg_pl.tables.places import CONNECT_SECONDS, refuse_password
 from linreg_pl.tables.progress import bar
-from linreg_pl.tables.spool import Spooled, spool_batches
+from linreg_pl.tables.sources import Source
+from linreg_pl.tables.spool import spool_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,10 +34,10 @@ SQLITE_ROWS = 2**16  # of a batch; its first one decides the types of the column
 
 def is_database(path: str) -> bool:
     """Tell whether a path is that of a database."""
-    return is_uri(path) and path.split("://", maxsplit=1)[0].lower() in DRIVERS
+    return path.lower().startswith(tuple(f"{scheme}://" for scheme in DRIVERS))
 
 
-def load_query(uri: str, query: str | None, flag: str) -> Spooled:
+def load_query(uri: str, query: str | None, flag: str) -> Source:
     """Read the rows of a query.
 
     Args:
@@ -47,16 +48,21 @@ def load_query(uri: str, query: str | None, flag: str) -> Spooled:
     Raises:
         InputError: no query, no driver, a password in the URI, no such database, or what the database objects to.
     """
-    scheme = uri.split("://", maxsplit=1)[0].lower()
+    import pyarrow as pa
+
     refuse_password(uri, flag)
     if not query:
         raise InputError(f"{uri}: is a database: say which rows, as in --data.query 'select * from houses'")
+    scheme = uri.partition("://")[0].lower()
     try:
         driver = import_module(DRIVERS[scheme])
     except ImportError as error:
         raise InputError(f'{uri}: needs pip install "linreg_pl[database]" ({error})') from error
-    sqlite = scheme == "sqlite"
-    address = _sqlite_uri(uri, flag) if sqlite else _with_timeout(uri)
+    sqlite, address = scheme == "sqlite", uri
+    if sqlite:
+        address = _sqlite_uri(uri, flag)
+    elif "connect_timeout=" not in uri:
+        address += f"{'&' if '?' in uri else '?'}connect_timeout={2 * CONNECT_SECONDS}"
     try:
         with driver.connect(address) as connection, connection.cursor() as cursor:
             if sqlite:
@@ -65,8 +71,8 @@ def load_query(uri: str, query: str | None, flag: str) -> Spooled:
                 cursor.execute(setting)
             cursor.execute(query)
             with cursor.fetch_record_batch() as reader:
-                schema = _plain_schema(reader.schema)
-                return spool_batches(uri, schema, _plain(reader, schema, uri))
+                schema = pa.schema([(field.name, _plain_type(field)) for field in reader.schema])
+                return spool_batches(uri, schema, _plain(reader, schema, uri), volatile=True)
     except (driver.Error, OSError) as error:
         said = " ".join(str(error).split("Query was:", maxsplit=1)[0].split())
         hint = "; cast the column, as in cast(x as real)" if "Type mismatch" in said else ""
@@ -81,23 +87,13 @@ def _sqlite_uri(uri: str, flag: str) -> str:
     return f"{path.resolve().as_uri()}?mode=ro"
 
 
-def _with_timeout(uri: str) -> str:
-    return (
-        uri if "connect_timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}connect_timeout={2 * CONNECT_SECONDS}"
-    )
-
-
-def _plain_schema(schema: "pa.Schema") -> "pa.Schema":
-    """Return types without extensions; a numeric, which comes as text, becomes a number."""
+def _plain_type(field: "pa.Field") -> "pa.DataType":
+    """Return a type without extensions; a numeric, which comes as text, becomes a number."""
     import pyarrow as pa
 
-    def plain(field: "pa.Field") -> "pa.Field":
-        if (field.metadata or {}).get(b"POSTGRESQL:type") == b"numeric":
-            return pa.field(field.name, pa.float64())
-        kind = field.type
-        return pa.field(field.name, kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind)
-
-    return pa.schema([plain(field) for field in schema])
+    if (field.metadata or {}).get(b"POSTGRESQL:type") == b"numeric":
+        return pa.float64()
+    return field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
 
 
 def _plain(reader: "pa.RecordBatchReader", schema: "pa.Schema", name: str) -> "Iterator[pa.RecordBatch]":

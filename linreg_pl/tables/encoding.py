@@ -3,78 +3,62 @@
 import ast
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import Lock
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linreg_pl.tables.columns import MAX_COLUMNS, Unknown
-from linreg_pl.tables.expressions import ELEMENTWISE, Factor, Terms, learning_calls, refuse
+from linreg_pl.tables.columns import MAX_COLUMNS
+from linreg_pl.tables.expressions import ELEMENTWISE, Factor, learning_calls, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ONE_AT_A_TIME = Lock()
+    from linreg_pl.tables.formula import Formula
+
+_ONE_AT_A_TIME = RLock()
 
 
 class Encoder:
-    """Encodes rows as the columns of X, or as the target.
-
-    Args:
-        formula: its text.
-        terms: the formula as it was read.
-        states: what functions such as ``poly`` learned, by their text.
-        levels: of the factors that have some, by their text.
-        texts: columns of the table that hold text.
-        unknown: what is done about other levels.
+    """Encodes rows as the columns of X, or as the target, by a formula that has learned all that it needs.
 
     Raises:
         InputError: the formula makes too many columns, none, or not one of the target.
     """
 
-    def __init__(
-        self,
-        formula: str,
-        terms: Terms,
-        states: Mapping[str, Any],
-        levels: Mapping[str, Sequence[Any]],
-        texts: Sequence[str],
-        unknown: Unknown,
-    ) -> None:
+    def __init__(self, formula: "Formula") -> None:
         import pandas as pd
         from formulaic import ModelSpec
         from formulaic.parser.types import Factor as Parsed
 
-        self.formula, self.states = formula, states
-        self.quiet: Callable[[], AbstractContextManager[None]] = _unknown_levels_pass
-        widths = {text: len(found) for text, found in levels.items()}
+        self.formula, terms = formula, formula.terms
+        widths = {factor: len(levels) for factor, levels in formula.levels.items()}
         for factor in terms.factors:
-            sizes = (
-                [len(x) for x in states[text].values() if isinstance(x, list | dict)]
-                for text in learning_calls(factor.tree)
-            )
+            states = (formula.states[call].values() for call in learning_calls(factor.tree))
+            sizes = ([len(value) for value in values if isinstance(value, list | dict)] for values in states)
             widths.setdefault(factor.text, math.prod(max(found, default=1) for found in sizes))
         count = sum(math.prod(widths.get(factor.expr, 1) for factor in term.factors) for term in terms.right)
         if count > 2 * MAX_COLUMNS:  # an estimate, as counting them makes them
-            raise refuse(formula, f"makes about {count:,} columns; at most {MAX_COLUMNS:,} are taken")
-        columns = dict.fromkeys(name for factor in terms.factors for name in factor.columns)
-        nothing = {name: pd.Categorical([None], [""]) if name in texts else np.array([np.nan]) for name in columns}
-        coded = {text: (Parsed.Kind.CATEGORICAL, {"categories": list(found)}) for text, found in levels.items()}
+            raise refuse(formula.formula, f"makes about {count:,} columns; at most {MAX_COLUMNS:,} are taken")
+        columns = [name for factor in terms.factors for name in factor.columns]
+        text, number = pd.Categorical([None], [""]), np.array([np.nan])
+        nothing = pd.DataFrame({name: text if name in formula.text_columns else number for name in columns})
+        coded = {name: (Parsed.Kind.CATEGORICAL, {"categories": levels}) for name, levels in formula.levels.items()}
         fixed = {"materializer": "pandas", "output": "numpy", "na_action": "ignore"}
         self.specs = []
         for side in (terms.left, terms.right):
-            spec = ModelSpec(formula=side, transform_state=with_arrays(states), encoder_state=dict(coded), **fixed)
-            self.specs.append(self._encoded(spec, pd.DataFrame(nothing)).model_spec)  # now it knows its columns
+            learned = {"transform_state": _with_arrays(formula.states), "encoder_state": dict(coded)}
+            with _unknown_levels_pass():
+                matrix = self._encoded(ModelSpec(formula=side, **learned, **fixed), nothing)
+            self.specs.append(matrix.model_spec)  # now it knows its columns
         if len(self.specs[0].column_names) != 1:
-            raise refuse(formula, f"the target {next(iter(terms.left))} must be one column of numbers")
+            raise refuse(formula.formula, f"the target {formula.target} must be one column of numbers")
         self.names = [name for name in self.specs[1].column_names if name != "Intercept"]
         if not 1 <= len(self.names) <= MAX_COLUMNS:
-            raise refuse(formula, f"makes {len(self.names):,} columns; at most {MAX_COLUMNS:,} are taken")
-        if unknown == "error":
-            self.quiet = nullcontext
+            raise refuse(formula.formula, f"makes {len(self.names):,} columns; at most {MAX_COLUMNS:,} are taken")
 
     def features(self, frame: "pd.DataFrame") -> NDArray[np.float64]:
         """Return the columns of X of some rows, shape ``(n, P)``."""
@@ -85,19 +69,17 @@ class Encoder:
         return np.asarray(self._encoded(self.specs[0], frame), dtype=np.float64)[:, 0]
 
     def _encoded(self, spec: Any, frame: "pd.DataFrame") -> Any:
-        """Let formulaic encode some rows, and see to it that it learns nothing from them.
-
-        Raises:
-            InputError: it cannot.
-        """
-        with np.errstate(all="ignore"), self.quiet():
+        """Let formulaic encode some rows, and see to it that it learns nothing from them."""
+        quiet = nullcontext() if self.formula.unknown == "error" else _unknown_levels_pass()
+        with np.errstate(all="ignore"), quiet:
             try:
                 matrix = spec.get_model_matrix(frame, context=ELEMENTWISE)
             except Exception as error:  # formulaic wraps what any function raises
-                raise refuse(self.formula, " ".join(str(error).split())[:300]) from error
+                raise refuse(self.formula.formula, " ".join(str(error).split())[:300]) from error
         for text, state in matrix.model_spec.transform_state.items():
-            if state and text not in self.states:
-                raise refuse(self.formula, f"{text}: cannot be learned from all rows; write it in another way")
+            if state and text not in self.formula.states:
+                what = f"{text}: cannot be learned from all rows; write it in another way"
+                raise refuse(self.formula.formula, what)
         return matrix
 
 
@@ -110,7 +92,7 @@ def _unknown_levels_pass() -> Iterator[None]:
 
 
 def evaluate(
-    formula: str, states: Mapping[str, Any], tree: ast.expr | None, factor: Factor, frame: "pd.DataFrame"
+    formula: "Formula", tree: ast.expr | None, factor: Factor, frame: "pd.DataFrame"
 ) -> "NDArray[Any] | pd.Series":
     """Return the values of an expression within a factor; of the factor's column if there is none.
 
@@ -127,13 +109,14 @@ def evaluate(
     scope = LayeredMapping(LayeredMapping(frame, name="data"), columns, ELEMENTWISE, TRANSFORMS)
     with np.errstate(all="ignore"):
         try:
-            value = stateful_eval(ast.unparse(tree), scope, {}, with_arrays(states), None)
+            value = stateful_eval(ast.unparse(tree), scope, {}, _with_arrays(formula.states), None)
         except Exception as error:  # whatever a function raises
-            raise refuse(formula, f"{ast.unparse(tree)[:60]}: {' '.join(str(error).split())[:300]}") from error
+            what = f"{ast.unparse(tree)[:60]}: {' '.join(str(error).split())[:300]}"
+            raise refuse(formula.formula, what) from error
     return getattr(value, "__wrapped__", value)
 
 
-def with_arrays(states: Mapping[str, Any]) -> dict[str, Any]:
+def _with_arrays(states: Mapping[str, Any]) -> dict[str, Any]:
     """Return states with arrays in the place of lists, as formulaic keeps them."""
     return {
         text: {key: np.array(value) if isinstance(value, list) else value for key, value in state.items()}

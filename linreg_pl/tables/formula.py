@@ -8,7 +8,6 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from linreg_pl.tables.encoding import Encoder, evaluate
 from linreg_pl.tables.expressions import Factor, Terms, learning_calls, read_formula
 from linreg_pl.tables.sources import Piece, Source
 from linreg_pl.tables.transforms import learn
-from linreg_pl.tables.values import as_text, fault, is_missing, is_text
+from linreg_pl.tables.values import fault, is_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,13 +44,7 @@ class Formula(Columns):
 
     @classmethod
     def of(cls, formula: str, source: Source, available: Sequence[str], **options: Any) -> "Formula":
-        """Read a formula for a table.
-
-        Args:
-            formula: its text.
-            source: the table.
-            available: the columns that ``.`` stands for.
-            options: ``missing``, ``unknown`` and ``time_unit``.
+        """Read a formula for a table; options are ``missing``, ``unknown`` and ``time_unit``.
 
         Raises:
             InputError: the formula cannot be used.
@@ -61,18 +54,13 @@ class Formula(Columns):
         result = cls(features, formula=formula, available=list(available), **options)
         names = [name for name in source.schema.names if name in result.reads([result.target])]
         result.text_columns = [name for name in names if is_text(source.kind(name))]
-        result.levels = {factor.text: factor.levels for factor in result.factors if factor.levels}
+        result.levels = {factor.text: factor.levels for factor in terms.factors if factor.levels}
         return result
 
     @cached_property
     def terms(self) -> Terms:
         """The formula as it was read."""
         return read_formula(self.formula, tuple(self.available))
-
-    @property
-    def factors(self) -> list[Factor]:
-        """The factors of both sides."""
-        return self.terms.factors
 
     @property
     def target(self) -> str:
@@ -89,26 +77,19 @@ class Formula(Columns):
         """Whether there is an intercept."""
         return self.terms.has_intercept
 
-    def target_columns(self, target: str) -> list[str]:
-        """Columns of the table that the target is made of."""
-        return [name for factor in self.terms.left_factors for name in factor.columns]
-
     @property
     def texts(self) -> list[str]:
         """Columns of the table that hold text."""
         return self.text_columns
 
     @property
-    def without_levels(self) -> list[str]:
-        """None: levels are those of factors, not of columns."""
-        return []
-
-    @property
     def unlearned(self) -> dict[str, tuple[ast.Call | None, Factor]]:
         """What is still to be learned, by its text: the state of a call, or the levels of a factor."""
-        calls = {text: (call, factor) for factor in self.factors for text, call in learning_calls(factor.tree).items()}
-        wanted: dict[str, Any] = {text: found for text, found in calls.items() if text not in self.states}
-        return wanted | {factor.text: (None, factor) for factor in self._coded if factor.text not in self.levels}
+        found: dict[str, tuple[ast.Call | None, Factor]] = {}
+        for factor in self.terms.factors:
+            calls = learning_calls(factor.tree).items()
+            found |= {text: (call, factor) for text, call in calls if text not in self.states}
+        return found | {factor.text: (None, factor) for factor in self._coded if factor.text not in self.levels}
 
     @property
     def is_learned(self) -> bool:
@@ -120,10 +101,16 @@ class Formula(Columns):
         """Names of the columns of X, as formulaic writes them."""
         return self._encoder.names
 
+    def target_columns(self, target: str) -> list[str]:
+        """Columns of the table that the target is made of."""
+        return [name for factor in self.terms.left_factors for name in factor.columns]
+
     def reads(self, others: Sequence[str]) -> list[str]:
         """Columns of the table that are needed for X and for others, of which one may be the target."""
-        needed = (self.target_columns(name) if name == self.target else [name] for name in others)
-        return list(dict.fromkeys([*self.features, *chain.from_iterable(needed)]))
+        needed: list[str] = []
+        for name in others:
+            needed += self.target_columns(name) if name == self.target else [name]
+        return super().reads(needed)
 
     def design(self, source: Source, piece: Piece, others: Sequence[str] = ()) -> NDArray[np.floating]:
         """Return the columns of X, then the other columns, as `Columns.design` does, in float64."""
@@ -134,7 +121,7 @@ class Formula(Columns):
             return result
         if self.unknown == "error":
             self._require_known(source, piece, frame, kept)
-        width = len(labels) - len(others)
+        width = len(self.names)
         result[:width, kept] = self._encoder.features(frame).T
         for row, name in enumerate(others, start=width):
             result[row, kept] = self._encoder.target(frame) if name == self.target else frame[name]
@@ -164,49 +151,37 @@ class Formula(Columns):
     def _frame(self, source: Source, piece: Piece, names: Sequence[str]) -> "tuple[pd.DataFrame, NDArray[np.bool_]]":
         """Return columns of a piece as formulaic takes them, without rows that lack one, and which rows are left."""
         import pandas as pd
-        import pyarrow as pa
 
         columns: dict[str, Any] = {}
         kept = np.ones(piece.batch.num_rows, dtype=bool)
         for name in names:
             if name in self.text_columns:
-                absent = is_missing(piece.batch.column(name))
-                if absent.any() and self.missing != "drop":
-                    self._refuse_missing(source, piece, name, int(absent.argmax()))
-                columns[name] = as_text(piece.batch.column(name))
+                texts, absent = self._texts(source, piece, name)
+                columns[name] = texts.dictionary_encode().to_pandas()
             else:
                 mean = self.means.get(name) if name in self.features else None
-                columns[name] = self._numbers(source, piece, name, mean).astype(np.float64, copy=False)
-                absent = np.isnan(columns[name])
+                values = self._numbers(source, piece, name, mean)
+                absent = np.isnan(values)
+                columns[name] = values.astype(bool if source.kind(name) == "bool" else np.float64, copy=False)
             kept &= ~absent
-        for name, values in columns.items():
-            if name in self.text_columns:
-                columns[name] = values.filter(pa.array(kept)).dictionary_encode().to_pandas()
-            else:
-                is_true = pa.types.is_boolean(source.kind(name))
-                columns[name] = values[kept].astype(bool if is_true else np.float64, copy=False)
-        return pd.DataFrame(columns, index=range(int(kept.sum()))), kept
+        return pd.DataFrame(columns, index=range(len(kept)))[kept].reset_index(drop=True), kept
 
     @property
     def _coded(self) -> list[Factor]:
         """Factors whose values are levels."""
-        return [factor for factor in self.factors if factor.is_coded or factor.text in self.text_columns]
+        return [factor for factor in self.terms.factors if factor.is_coded or factor.text in self.text_columns]
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(self.formula, self.terms, self.states, self.levels, self.text_columns, self.unknown)
+        return Encoder(self)
 
     def _require_known(self, source: Source, piece: Piece, frame: "pd.DataFrame", kept: NDArray[np.bool_]) -> None:
-        """Check that all values are among the levels.
-
-        Raises:
-            InputError: names the first that is not.
-        """
+        """Refuse the first value that is not among the levels."""
         import pandas as pd
 
         for factor in self._coded:
             if all(name in frame for name in factor.columns):  # the target is not, of rows to predict
-                values = pd.Series(evaluate(self.formula, self.states, factor.tree, factor, frame))
+                values = pd.Series(evaluate(self, factor.tree, factor, frame))
                 strange = ~values.isin(self.levels[factor.text])
                 if strange.any():
                     place = int(strange.argmax())

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from linreg_pl.tables.spool import Spooled, spool_batches
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from linreg_pl.tables.sources import InMemory, Source
+from linreg_pl.tables.spool import spool_batches
 
 LARGE = 2**24  # bytes; a larger file is converted piece by piece
 
 
-def load_json(path: Path, name: str) -> "pa.Table | Spooled":
+def load_json(path: Path, name: str) -> Source:
     """Read a small file into memory; convert a large one into an Arrow file.
 
     A first pass finds a type for each column that fits all of its values, for pyarrow's own reader of pieces keeps the
@@ -26,7 +23,7 @@ def load_json(path: Path, name: str) -> "pa.Table | Spooled":
     from pyarrow import json
 
     if path.stat().st_size <= LARGE:
-        return json.read_json(path)
+        return InMemory(name, json.read_json(path))
     schemas = [json.read_json(pa.BufferReader(lines)).schema for lines in _pieces(path)]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
     options = json.ParseOptions(explicit_schema=schema)

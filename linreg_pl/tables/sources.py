@@ -7,6 +7,7 @@ need memory that grows with the table.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -82,15 +83,15 @@ class InMemory(Source):
     """A small table, held in memory."""
 
     def __init__(self, name: str, table: "pa.Table") -> None:
-        self.name, self.table, self.schema = name, table, table.schema
+        self.name, self.table, self.schema = name, table.combine_chunks(), table.schema
         self.size = min(2**13, rows_at_once(table.num_columns or 1))
-        self.units = [min(self.size, table.num_rows - start) for start in range(0, table.num_rows, self.size)]
+        self.units = [batch.num_rows for batch in self.table.to_batches(self.size)]
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the table."""
-        table = self.table.select(list(columns))
+        batches = self.table.select(list(columns)).to_batches(self.size)
         for unit in units:
-            yield unit, table.slice(unit * self.size, self.size).combine_chunks().to_batches()[0]
+            yield unit, batches[unit]
 
 
 class Parquet(Source):
@@ -103,9 +104,9 @@ class Parquet(Source):
         with place.open() as opened, parquet.ParquetFile(opened) as file:
             self.schema = file.schema_arrow
             groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-            self.units = [group.num_rows for group in groups]
-            # Each request to another machine takes its time, so row groups that fit in memory are read as a whole.
-            self.whole = place.remote and max((group.total_byte_size for group in groups), default=0) <= WHOLE_BYTES
+        self.units = [group.num_rows for group in groups]
+        # Each request to another machine takes its time, so row groups that fit in memory are read as a whole.
+        self.whole = place.remote and all(group.total_byte_size <= WHOLE_BYTES for group in groups)
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the row groups."""
@@ -126,23 +127,24 @@ class ArrowFile(Source):
     """An Arrow IPC (Feather) file; its units are its record batches."""
 
     def __init__(self, place: Place, volatile: bool = False) -> None:
+        self.name, self.place, self.volatile = place.name, place, volatile
+        with self._reader(None) as reader:
+            self.schema = reader.schema
+        with self._reader([0] if len(self.schema) else None) as reader:
+            self.units = [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+
+    @contextmanager
+    def _reader(self, fields: list[int] | None) -> Iterator["pa.RecordBatchFileReader"]:
         import pyarrow as pa
 
-        self.name, self.place, self.volatile = place.name, place, volatile
-        with place.open() as file, pa.ipc.open_file(file) as reader:
-            self.schema = reader.schema
-            batches = range(reader.num_record_batches)
-        options = pa.ipc.IpcReadOptions(included_fields=[0] if len(self.schema) else [])
-        with place.open() as file, pa.ipc.open_file(file, options=options) as reader:
-            self.units = [reader.get_batch(index).num_rows for index in batches]
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        with self.place.open() as file, pa.ipc.open_file(file, options=options) as reader:
+            yield reader
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the record batches."""
-        import pyarrow as pa
-
-        options = pa.ipc.IpcReadOptions(included_fields=[self.schema.get_field_index(name) for name in columns])
         size = rows_at_once(len(columns))
-        with self.place.open() as file, pa.ipc.open_file(file, options=options) as reader:
+        with self._reader([self.schema.get_field_index(name) for name in columns]) as reader:
             for unit in units:
                 batch = reader.get_batch(unit).select(list(columns))
                 for start in range(0, batch.num_rows, size):
@@ -160,12 +162,7 @@ class ArrowFile(Source):
 
 
 class InFolder(Source):
-    """A file in folders such as ``year=2024``, which tell the values of columns; they count before those of the file.
-
-    Args:
-        source: the file.
-        values: the columns, with one value for all rows.
-    """
+    """A file in folders such as ``year=2024``, which tell columns, with one value each; they count before its own."""
 
     def __init__(self, source: Source, values: "Mapping[str, pa.Scalar]") -> None:
         import pyarrow as pa
@@ -193,11 +190,9 @@ class InFolder(Source):
 
 def _first_with_values(sources: Sequence[Source], field: "pa.Field") -> "pa.Field":
     """Return the field of the first file that has values in this column."""
-    import pyarrow as pa
-
     for source in sources:
         index = source.schema.get_field_index(field.name)
-        if index >= 0 and not pa.types.is_null(source.schema.field(index).type):
+        if index >= 0 and source.schema.field(index).type != "null":
             return source.schema.field(index)
     return field
 
@@ -252,7 +247,6 @@ def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:
     present = source.schema.names
     for name in wanted:
         if name not in present:
-            hint = suggestion(name, present, "it has")
-            raise InputError(f"{source.name}: has no column {name!r} ({flag}){hint}")
+            raise InputError(f"{source.name}: has no column {name!r} ({flag}){suggestion(name, present, 'it has')}")
         if list(wanted).count(name) > 1:
             raise InputError(f"{flag}: names column {name!r} twice")

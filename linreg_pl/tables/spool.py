@@ -3,12 +3,15 @@
 import errno
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from linreg_pl.errors import InputError
 from linreg_pl.system import temporary_file
+from linreg_pl.tables.places import Place
+from linreg_pl.tables.sources import ArrowFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,15 +19,8 @@ if TYPE_CHECKING:
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
-class Spooled(NamedTuple):
-    """A temporary file, and what deletes it."""
-
-    path: Path
-    delete: Callable[[], None]
-
-
-def spool(name: str, suffix: str, write: Callable[[Path], None]) -> Spooled:
-    """Have a temporary file written.
+def spool(name: str, suffix: str, write: Callable[[Path], None]) -> tuple[Path, Callable[[], None]]:
+    """Have a temporary file written; return its path and what deletes it.
 
     Args:
         name: what its content is made of, for messages.
@@ -40,21 +36,29 @@ def spool(name: str, suffix: str, write: Callable[[Path], None]) -> Spooled:
     except BaseException as error:
         delete()
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            folder, reason = tempfile.gettempdir(), os.strerror(error.errno)
-            raise InputError(
-                f"{name}: cannot be converted into a temporary file in {folder}: {reason}; set TMPDIR"
-            ) from error
+            where = f"a temporary file in {tempfile.gettempdir()}: {os.strerror(error.errno)}"
+            raise InputError(f"{name}: cannot be converted into {where}; set TMPDIR") from error
         raise
-    return Spooled(path, delete)
+    return path, delete
 
 
-def spool_batches(name: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBatch | pa.Table]") -> Spooled:
-    """Write rows into a temporary Arrow file; its arguments are those of `spool`."""
+def spool_batches(
+    name: str, schema: "pa.Schema", batches: "Iterable[pa.RecordBatch | pa.Table]", volatile: bool = False
+) -> ArrowFile:
+    """Write rows into a temporary Arrow file, which lasts as long as the table that is returned.
+
+    Raises:
+        InputError: there is no room for it.
+    """
     import pyarrow as pa
+    from pyarrow import fs
 
     def write(path: Path) -> None:
         with pa.ipc.new_file(str(path), schema) as writer:
             for batch in batches:
                 writer.write(batch)
 
-    return spool(name, ".arrow", write)
+    path, delete = spool(name, ".arrow", write)
+    source = ArrowFile(Place(name, fs.LocalFileSystem(), str(path)), volatile)
+    weakref.finalize(source, delete)
+    return source

@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from linreg_pl.tables.formula import Formula
 
 MAX_DISTINCT = 2**22  # values of a column
+ARRAYS = (np.ndarray, np.generic)
 
 
 class Learner(ABC):
-    """Learns from the values of an expression, in as many passes as it needs."""
+    """Learns from the values of an expression, in as many passes as it needs.
+
+    Attributes:
+        column: the expression; None for a plain column.
+    """
+
+    column: ast.expr | None
 
     @abstractmethod
     def see(self, values: Any) -> None:
@@ -33,19 +40,11 @@ class Learner(ABC):
 
     @abstractmethod
     def end_pass(self) -> Any:
-        """Return what was learned, of plain values, or None if another pass over the rows is needed."""
+        """Return what was learned, or None if another pass over the rows is needed."""
 
 
 class FunctionLearner(Learner):
-    """Learns the state of a function from its column.
-
-    Args:
-        formula: for messages.
-        call: of the function, such as ``poly(area, 2)``.
-
-    Attributes:
-        column: the expression of the column.
-    """
+    """Learns the state of a function, such as ``poly(area, 2)``, from its column."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
         self.formula, self.text, self.function = formula, ast.unparse(call), ast.unparse(call.func)
@@ -60,14 +59,18 @@ class FunctionLearner(Learner):
         try:
             numbers = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError):
-            raise refuse(self.formula, f"{self.text}: needs numbers") from None
+            raise self.refusal("needs numbers") from None
         if not np.isfinite(numbers).all():
-            raise refuse(self.formula, f"{self.text}: some values of the training rows are not finite numbers")
+            raise self.refusal("some values of the training rows are not finite numbers")
         self.add(numbers)
 
     @abstractmethod
     def add(self, values: NDArray[np.float64]) -> None:
         """Take numbers, shape ``(n,)``, or ``(n, k)`` for several columns."""
+
+    def refusal(self, what: str) -> InputError:
+        """Return the error for the call."""
+        return refuse(self.formula, f"{self.text}: {what}")
 
 
 class Moments(FunctionLearner):
@@ -95,11 +98,8 @@ class Moments(FunctionLearner):
             squares = self.squares + self.count * (self.mean - (0.0 if where is None else where)) ** 2
             scale = np.sqrt(squares / (self.count - ddof)) if self.count > ddof else np.nan
             if not np.all(np.asarray(scale) > 0):
-                raise refuse(self.formula, f"{self.text}: has one value only in the training rows")
-        state = {"ddof": ddof, "center": where, "scale": None if scale is False else np.asarray(scale, float)}
-        return {
-            key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in state.items()
-        }
+                raise self.refusal("has one value only in the training rows")
+        return {"ddof": ddof, "center": where, "scale": None if scale is False else np.asarray(scale, float)}
 
 
 class Polynomial(FunctionLearner):
@@ -125,14 +125,14 @@ class Polynomial(FunctionLearner):
         """Keep the norm and the centre of the newest polynomial; end after that of the highest degree."""
         if self.arguments["raw"]:
             return {}
-        k, (norm, product) = len(self.alpha), self.sums
+        k, (norm, product) = len(self.alpha), self.sums.tolist()
         least = 1e-24 * self.norms[k - 1] * (self.norms.get(1, norm) / self.norms[0]) if k else 0.0  # all is rounding
         if not least < norm < np.inf:
-            raise refuse(self.formula, f"{self.text}: the training rows have too few distinct values")
-        self.norms[k], self.sums = float(norm), np.zeros(2)
+            raise self.refusal("the training rows have too few distinct values")
+        self.norms[k], self.sums = norm, np.zeros(2)
         if k == self.arguments["degree"]:
             return {"alpha": self.alpha, "norms2": self.norms}
-        self.alpha[k] = float(product / norm)
+        self.alpha[k] = product / norm
         return None
 
 
@@ -154,7 +154,7 @@ class Spline(FunctionLearner):
         self.counts = np.bincount(place, np.concatenate([self.counts, counts])).astype(np.int64)
         if len(self.distinct) > MAX_DISTINCT:
             what = f"has over {MAX_DISTINCT:,} distinct values, whose quantiles are not learned; give knots"
-            raise refuse(self.formula, f"{self.text}: {what}, lower_bound and upper_bound, or round the column")
+            raise self.refusal(f"{what}, lower_bound and upper_bound, or round the column")
 
     def end_pass(self) -> dict[str, Any]:
         """Let formulaic find bounds and knots from the distinct values; quantiles and means need their numbers."""
@@ -173,8 +173,8 @@ class Spline(FunctionLearner):
                 columns = np.column_stack(list(function(self.distinct, **given, _state=free).values()))
                 state["constraints"] = np.average(columns, axis=0, weights=self.counts)[None]
         except (TypeError, ValueError) as error:
-            raise refuse(self.formula, f"{self.text}: {error}") from error
-        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in state.items()}
+            raise self.refusal(str(error)) from error
+        return state
 
     def quantiles(self, shares: NDArray[np.float64]) -> list[float]:
         """Return quantiles as `numpy.quantile` does, of the values within the bounds if others do not count."""
@@ -189,14 +189,15 @@ class Spline(FunctionLearner):
         places = shares * (ends[-1] - 1)
         below = np.floor(places)
         low, high = (values[np.searchsorted(ends, np.minimum(below + k, ends[-1] - 1), "right")] for k in (0, 1))
-        return [float(value) for value in low + (high - low) * (places - below)]
+        quantiles: list[float] = (low + (high - low) * (places - below)).tolist()
+        return quantiles
 
 
 class Levels(Learner):
     """The distinct values of a factor."""
 
-    def __init__(self, formula: str, text: str) -> None:
-        self.formula, self.text = formula, text
+    def __init__(self, formula: str, text: str, column: ast.expr | None) -> None:
+        self.formula, self.text, self.column = formula, text, column
         self.levels: dict[Any, None] = {}
 
     def see(self, values: Any) -> None:
@@ -215,8 +216,7 @@ class Levels(Learner):
         """Return the levels in order; whole numbers as such, whatever the type of their column."""
         if len(self.levels) < 2:
             raise refuse(self.formula, f"{self.text}: has one value only in the training rows; leave it out")
-        whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in self.levels]
-        return sorted(whole)
+        return sorted(int(level) if isinstance(level, float) and level.is_integer() else level for level in self.levels)
 
 
 LEARNERS: dict[str, type[FunctionLearner]] = {
@@ -236,22 +236,26 @@ def learn(formula: "Formula", frames: "Callable[[], Iterator[pd.DataFrame]]") ->
     Raises:
         InputError: a value cannot be used, or there is nothing to learn from.
     """
-    learners: dict[str, tuple[Learner, ast.expr | None, Factor]] = {}
+    learners: dict[str, tuple[Learner, Factor]] = {}
     while unlearned := formula.unlearned:
         for text, (call, factor) in unlearned.items():
             if text not in learners:
-                learner: Learner
-                if call is None:
-                    learner, tree = Levels(formula.formula, text), factor.tree
-                else:
-                    learner = of_call = LEARNERS[ast.unparse(call.func)](formula.formula, call)
-                    tree = of_call.column
-                if not learning_calls(tree).keys() & unlearned.keys():
-                    learners[text] = learner, tree, factor
+                learner: Learner = (
+                    Levels(formula.formula, text, factor.tree)
+                    if call is None
+                    else LEARNERS[ast.unparse(call.func)](formula.formula, call)
+                )
+                if not learning_calls(learner.column).keys() & unlearned.keys():
+                    learners[text] = learner, factor
         for frame in frames():
-            for learner, tree, factor in learners.values():
-                learner.see(evaluate(formula.formula, formula.states, tree, factor, frame))
-        for text, (learner, *_) in list(learners.items()):
-            if (state := learner.end_pass()) is not None:
-                (formula.levels if isinstance(learner, Levels) else formula.states)[text] = state
-                del learners[text]
+            for learner, factor in learners.values():
+                learner.see(evaluate(formula, learner.column, factor, frame))
+        for text, (learner, _) in list(learners.items()):
+            if (found := learner.end_pass()) is None:
+                continue
+            if isinstance(learner, Levels):
+                formula.levels[text] = found
+            else:
+                plain = {key: value.tolist() for key, value in found.items() if isinstance(value, ARRAYS)}
+                formula.states[text] = found | plain
+            del learners[text]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
 BEYOND = "is beyond 2^53, where float64 skips integers; rescale the column"
-SECONDS: dict[TimeUnit, int] = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+NUMPY_UNITS: dict[TimeUnit, Literal["s", "m", "h", "D"]] = {"seconds": "s", "minutes": "m", "hours": "h", "days": "D"}
 
 
 def fault(source: Source, piece: Piece, name: str, row: int, what: str) -> InputError:
@@ -37,17 +37,11 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     if types.is_floating(kind):
         return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     if is_text(kind):
-        texts = column.to_pylist()
-        try:
-            return np.array([_parsed(source, piece, name, row, text) for row, text in enumerate(texts)])
-        except InputError as error:
-            if _mostly_numbers(texts):
-                raise
-            raise InputError(f"{error}; a feature that holds names can be --data.categorical") from error
+        return _parsed(source, piece, name, column.to_pylist())
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if is_time(kind):
-        return _times(column, SECONDS[time_unit])
+        return _since_1970(column, np.timedelta64(1, NUMPY_UNITS[time_unit]))
     if not is_numeric(kind):
         raise InputError(f"{source.name}: column {name!r} is of type {kind}, not numbers")
     values: NDArray[np.floating] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -64,28 +58,28 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     return values
 
 
-def _times(column: "pa.Array", seconds: int) -> NDArray[np.floating]:
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_date(column.type):
-        column = column.cast(pa.timestamp("ms"))
-    ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-    absent = column.is_null().to_numpy(zero_copy_only=False)
-    counts = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    whole, rest = np.divmod(counts, ticks * seconds)
-    return np.where(absent, np.nan, whole + rest / (ticks * seconds))
+def _since_1970(column: "pa.Array", unit: np.timedelta64) -> NDArray[np.floating]:
+    times = column.to_numpy(zero_copy_only=False) - np.datetime64(0, "s")
+    with np.errstate(invalid="ignore"):  # of missing values
+        whole, rest = np.divmod(times, unit)  # float64 would round nanoseconds
+    return whole + rest / unit  # type: ignore[no-any-return]
 
 
-def _parsed(source: Source, piece: Piece, name: str, row: int, text: str | None) -> float:
-    if text is None or not text.strip():
-        return np.nan
-    if not _is_number(text):
-        raise fault(source, piece, name, row, f"{text!r} is not a number")
-    value = float(text)
-    if abs(value) >= 2**53 and text.strip().lstrip("+-").isdigit():
-        raise fault(source, piece, name, row, f"{text} {BEYOND}")
-    return value
+def _parsed(source: Source, piece: Piece, name: str, texts: Sequence[str | None]) -> NDArray[np.floating]:
+    values = np.full(len(texts), np.nan)
+    for row, text in enumerate(texts):
+        if text is None or not text.strip():
+            continue
+        if not _is_number(text):
+            what = f"{text!r} is not a number"
+        elif abs(value := float(text)) >= 2**53 and text.strip().lstrip("+-").isdigit():
+            what = f"{text} {BEYOND}"
+        else:
+            values[row] = value
+            continue
+        hint = "" if _mostly_numbers(texts) else "; a feature that holds names can be --data.categorical"
+        raise fault(source, piece, name, row, what + hint)
+    return values
 
 
 def decoded(column: "pa.Array") -> "pa.Array":
@@ -102,9 +96,7 @@ def is_missing(column: "pa.Array") -> NDArray[np.bool_]:
 
 def as_text(column: "pa.Array") -> "pa.Array":
     """Return the values of a categorical column as text, which is how its levels are named."""
-    import pyarrow as pa
-
-    return decoded(column).cast(pa.string())
+    return decoded(column).cast("string")
 
 
 def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
@@ -123,10 +115,8 @@ def numeric_names(source: Source) -> list[str]:
     texts = [column.name for column in source.schema if is_text(column.type)]
     found = {column.name for column in source.schema if is_numeric(column.type)}
     if texts:
-        first = next(source.pieces(texts)).batch
-        for name in texts:
-            if _mostly_numbers(first.column(name).slice(0, 1000).to_pylist()):
-                found.add(name)
+        first = next(source.pieces(texts)).batch.slice(0, 1000)
+        found |= {name for name in texts if _mostly_numbers(first.column(name).to_pylist())}
     return [name for name in source.schema.names if name in found]
 
 
@@ -147,8 +137,7 @@ def is_text(kind: "pa.DataType") -> bool:
     """Return whether a type is text."""
     from pyarrow import types
 
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    return (kind.value_type if types.is_dictionary(kind) else kind) in ("string", "large_string")
 
 
 def is_time(kind: "pa.DataType") -> bool:
@@ -167,9 +156,7 @@ def is_numeric(kind: "pa.DataType") -> bool:
 
 def is_single(kind: "pa.DataType") -> bool:
     """Return whether a type is a floating-point number that float32 holds."""
-    from pyarrow import types
-
-    return bool(types.is_float32(kind) or types.is_float16(kind))
+    return kind in ("float16", "float32")
 
 
 def _mostly_numbers(texts: Sequence[str | None]) -> bool:
