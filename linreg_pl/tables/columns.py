@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.sources import Piece, Source
-from linreg_pl.tables.values import TimeUnit, as_text, fault, is_missing, is_single, numbers
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from linreg_pl.tables.values import TimeUnit, as_text, fault, is_missing, numbers
 
 Missing = Literal["error", "drop", "mean"]
 Unknown = Literal["error", "ignore"]
@@ -104,7 +102,7 @@ class Columns:
             InputError: a value cannot be used; the message names file, column and row (the first row is 1).
         """
         kinds = [piece.batch.schema.field(name).type for name in (*self.features, *others) if name not in self.levels]
-        dtype = np.float32 if all(map(is_single, kinds)) else np.float64
+        dtype = np.float32 if all(kind in ("float16", "float32") for kind in kinds) else np.float64
         result = np.empty((len(self.names) + len(others), piece.batch.num_rows), dtype=dtype)
         unknown: dict[str, NDArray[np.bool_]] = {}
         row = 0
@@ -163,11 +161,8 @@ class Columns:
 
     def _one_hot(self, result: NDArray[np.floating], source: Source, piece: Piece, name: str) -> NDArray[np.bool_]:
         """Write ones and zeros, and NaN for missing values; return which values are no levels."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         texts, absent = self._texts(source, piece, name)
-        codes = pc.index_in(texts, value_set=pa.array(self.levels[name], pa.string()), skip_nulls=True)
+        codes = pa.compute.index_in(texts, value_set=pa.array(self.levels[name], pa.string()), skip_nulls=True)
         codes = codes.fill_null(-1).to_numpy(zero_copy_only=False)
         for code, target in enumerate(result, start=1):
             target[:] = codes == code

@@ -5,15 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from linreg_pl.errors import InputError
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.reading import Reading
 from linreg_pl.tables.sources import InMemory, Source
 from linreg_pl.tables.spool import spool_batches
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LARGE = 2**26  # bytes; a larger file is converted block by block
 BLOCK = 2**23  # bytes
@@ -23,18 +21,12 @@ NEEDLESS_ZERO = r"^\s*[+-]?0[0-9]+\s*$"
 def load_csv(path: Path, name: str, categorical: Sequence[str], reading: Reading) -> Source:
     """Read a small CSV file into memory; convert a large one, as it is read several times, and faster as Arrow.
 
-    Args:
-        path: the file.
-        name: its name in messages.
-        categorical: columns that stay text if one of their numbers begins with a needless zero, as codes do.
-        reading: its form.
+    Categorical columns stay text if one of their numbers begins with a needless zero, as codes do.
 
     Raises:
         InputError: no rows, rows of unequal length, an open quotation mark, no room for the copy, or values
             that look like those of another form.
     """
-    import pyarrow as pa
-
     file = _Csv(path, name, reading)
     file.check_begin()
     try:
@@ -72,8 +64,6 @@ class _Csv:
 
     def load(self, categorical: Sequence[str]) -> Source:
         """Read all rows, with a type for each column that fits all its values."""
-        import pyarrow as pa
-
         grouped = self.grouped_numbers() if self.reading.thousands else {}
         types = dict.fromkeys((*self.codes(categorical), *grouped), "string")
         while True:
@@ -93,28 +83,22 @@ class _Csv:
 
     def open(self, types: dict[str, str] | None = None, only: Sequence[str] | None = None) -> Any:
         """Open it to be read block by block."""
-        from pyarrow import csv
-
-        return csv.open_csv(self.path, *self.options(types, only, block_size=BLOCK))
+        return pa.csv.open_csv(self.path, *self.options(types, only, block_size=BLOCK))
 
     def read(self, types: dict[str, str] | None = None, threads: bool = True) -> "pa.Table":
         """Read all of it."""
-        from pyarrow import csv
-
-        return csv.read_csv(self.path, *self.options(types, use_threads=threads))
+        return pa.csv.read_csv(self.path, *self.options(types, use_threads=threads))
 
     def options(
         self, types: dict[str, str] | None, only: Sequence[str] | None = None, **options: Any
     ) -> tuple[Any, ...]:
         """Return pyarrow's options of reading, parsing and converting."""
-        from pyarrow import csv
-
         nulls = {} if self.reading.null_values is None else {"null_values": list(self.reading.null_values)}
         point = self.reading.decimal or "."
         return (
-            csv.ReadOptions(encoding=self.reading.encoding, **options),
-            csv.ParseOptions(delimiter=self.reading.delimiter or ","),
-            csv.ConvertOptions(
+            pa.csv.ReadOptions(encoding=self.reading.encoding, **options),
+            pa.csv.ParseOptions(delimiter=self.reading.delimiter or ","),
+            pa.csv.ConvertOptions(
                 column_types=types, strings_can_be_null=True, include_columns=only, decimal_point=point, **nulls
             ),
         )
@@ -147,16 +131,15 @@ class _Csv:
 
     def numbers(self, tables: "Iterable[pa.Table]", grouped: dict[str, str]) -> "Iterator[pa.Table]":
         """Yield the blocks of the file, with the texts of some columns as numbers."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         for number, table in enumerate(tables):
             if number == 0:
                 self.check_marks(table)
             names, columns = table.schema.names, table.columns
             for name, kind in grouped.items():
-                texts = pc.replace_substring(pc.utf8_trim_whitespace(table[name]), self.reading.thousands, "")
-                columns[names.index(name)] = pc.replace_substring(texts, self.reading.decimal or ".", ".").cast(kind)
+                texts = pa.compute.utf8_trim_whitespace(table[name])
+                for mark, plain in ((self.reading.thousands, ""), (self.reading.decimal or ".", ".")):
+                    texts = pa.compute.replace_substring(texts, mark, plain)
+                columns[names.index(name)] = texts.cast(kind)
             yield pa.table(columns, names)
 
     def check_marks(self, table: "pa.Table") -> None:
@@ -178,8 +161,6 @@ class _Csv:
 
     def ragged(self) -> InputError:
         """Name the first row with too few or too many values; only a reader with one thread counts the rows."""
-        import pyarrow as pa
-
         try:
             self.read(threads=False)
         except pa.ArrowInvalid as error:
@@ -191,7 +172,5 @@ class _Csv:
 
 def _any(column: "pa.Array", pattern: str, invert: bool = False) -> bool:
     """Tell whether a pattern matches any text, or with ``invert`` whether it does not match one."""
-    import pyarrow.compute as pc
-
-    matches = pc.match_substring_regex(column, pattern)
-    return bool(pc.any(pc.invert(matches) if invert else matches).as_py())
+    matches = pa.compute.match_substring_regex(column, pattern)
+    return bool(pa.compute.any(pa.compute.invert(matches) if invert else matches).as_py())

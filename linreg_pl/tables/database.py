@@ -7,16 +7,13 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from linreg_pl.errors import InputError
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.places import CONNECT_SECONDS, refuse_password
 from linreg_pl.tables.progress import bar
 from linreg_pl.tables.sources import Source
 from linreg_pl.tables.spool import spool_batches
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DRIVERS = {
     "postgresql": "adbc_driver_postgresql.dbapi",
@@ -38,18 +35,11 @@ def is_database(path: str) -> bool:
 
 
 def load_query(uri: str, query: str | None, flag: str) -> Source:
-    """Read the rows of a query.
-
-    Args:
-        uri: ``postgresql://user@host/database``, or ``sqlite:///file.db``.
-        query: SQL.
-        flag: the flag that gave the URI, for messages.
+    """Read the rows of a query from ``postgresql://user@host/database`` or ``sqlite:///file.db``.
 
     Raises:
         InputError: no query, no driver, a password in the URI, no such database, or what the database objects to.
     """
-    import pyarrow as pa
-
     refuse_password(uri, flag)
     if not query:
         raise InputError(f"{uri}: is a database: say which rows, as in --data.query 'select * from houses'")
@@ -89,16 +79,12 @@ def _sqlite_uri(uri: str, flag: str) -> str:
 
 def _plain_type(field: "pa.Field") -> "pa.DataType":
     """Return a type without extensions; a numeric, which comes as text, becomes a number."""
-    import pyarrow as pa
-
     if (field.metadata or {}).get(b"POSTGRESQL:type") == b"numeric":
         return pa.float64()
     return field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
 
 
 def _plain(reader: "pa.RecordBatchReader", schema: "pa.Schema", name: str) -> "Iterator[pa.RecordBatch]":
-    import pyarrow as pa
-
     with bar(None, re.sub(r"\?.*", "", name)) as shown:
         for batch in reader:
             columns = [c.storage if isinstance(c, pa.ExtensionArray) else c for c in batch.columns]

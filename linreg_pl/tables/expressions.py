@@ -18,7 +18,7 @@ ELEMENTWISE = {name: getattr(np, name) for name in NAMES.split()}
 STATEFUL = ("bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize")
 CODINGS = ("Treatment", "Sum", "Helmert", "Diff", "Poly")
 FUNCTIONS = (*ELEMENTWISE, *STATEFUL, *CODINGS, "C", "I", "Q")
-CONTRASTS = ("treatment", "SAS", "sum", "helmert", "diff", "poly")  # as contr.treatment
+CONTRASTS = [f"contr.{name}" for name in ("treatment", "SAS", "sum", "helmert", "diff", "poly")]
 ALLOWED = (
     *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name, ast.Constant, ast.List, ast.Tuple, ast.keyword),
     *(ast.Load, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr),
@@ -27,17 +27,11 @@ ALLOWED = (
 
 
 class Factor(NamedTuple):
-    """A part of a term, such as ``rooms`` or ``log(price)``.
+    """A part of a term, such as ``rooms`` or ``log(price)``."""
 
-    Attributes:
-        text: as formulaic writes it.
-        tree: of the expression; None for a plain column.
-        aliases: the columns in backticks, by the words that stand for them in the tree.
-    """
-
-    text: str
-    tree: ast.expr | None
-    aliases: dict[str, str]
+    text: str  # as formulaic writes it
+    tree: ast.expr | None  # of the expression; None for a plain column
+    aliases: dict[str, str]  # the columns in backticks, by the words that stand for them in the tree
 
     @property
     def columns(self) -> list[str]:
@@ -66,19 +60,12 @@ class Factor(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """A formula that has been read.
+    """A formula that has been read."""
 
-    Attributes:
-        left: formulaic's formula of the target.
-        right: formulaic's formula of the columns of X; the intercept is the term "1".
-        left_factors: what the target is made of.
-        right_factors: what the columns of X are made of.
-    """
-
-    left: Any
-    right: Any
-    left_factors: list[Factor]
-    right_factors: list[Factor]
+    left: Any  # formulaic's formula of the target
+    right: Any  # formulaic's formula of the columns of X; the intercept is the term "1"
+    left_factors: list[Factor]  # what the target is made of
+    right_factors: list[Factor]  # what the columns of X are made of
 
     @property
     def factors(self) -> list[Factor]:
@@ -110,11 +97,7 @@ def refuse(formula: str, what: str) -> InputError:
 
 @lru_cache(maxsize=16)
 def read_formula(formula: str, others: tuple[str, ...] = ()) -> Terms:
-    """Read a formula, and check that it holds nothing but columns and the functions of a formula.
-
-    Args:
-        formula: such as ``log(price) ~ rooms + C(city) * age``.
-        others: the columns that ``.`` stands for, besides those of the left side.
+    """Read a formula, in which ``.`` stands for some columns but those of the left side, and check it.
 
     Raises:
         InputError: formulaic is not installed, or the formula cannot be read, has not one target, has too many terms,
@@ -124,8 +107,8 @@ def read_formula(formula: str, others: tuple[str, ...] = ()) -> Terms:
         from formulaic import Formula
         from formulaic.parser import DefaultFormulaParser
     except ImportError as error:
-        mend = 'needs the package formulaic: python -m pip install "linreg_pl[formula]"'
-        raise InputError(f"--data.formula: {mend}") from error
+        what = 'needs the package formulaic: python -m pip install "linreg_pl[formula]"'
+        raise InputError(f"--data.formula: {what}") from error
     if len(formula) > MAX_LENGTH:
         raise refuse(formula, f"is longer than {MAX_LENGTH:,} characters")
     available = {"__formulaic_variables_available__": list(others)}
@@ -153,44 +136,37 @@ def _factors(terms: Sequence[Any]) -> list[Factor]:
     found: dict[str, Factor] = {}
     for factor in (factor for term in terms for factor in term.factors):
         aliases: dict[str, str] = {}
-        if factor.eval_method.value == "lookup":
-            found[factor.expr] = Factor(factor.expr, None, aliases)
-        elif factor.eval_method.value == "python":
+        if factor.eval_method.value == "python":
             tree = ast.parse(sanitize_variable_names(factor.expr, {}, aliases), mode="eval").body
             found[factor.expr] = Factor(factor.expr, tree, aliases)
+        elif factor.eval_method.value == "lookup":
+            found[factor.expr] = Factor(factor.expr, None, aliases)
     return list(found.values())
 
 
 def _num_terms(tree: Any, num_others: int) -> float:
     """Return an upper bound of the number of terms, before formulaic multiplies them out."""
+    nodes = [tree]
+    for node in nodes:  # while it grows: a recursion would be too deep for a long sum
+        nodes += getattr(node, "args", ())
     found: dict[int, float] = {}
-    stack = [tree]
-    while stack:  # a recursion would be too deep for a long sum
-        node = stack[-1]
-        below = list(getattr(node, "args", ()))
-        if waiting := [child for child in below if id(child) not in found]:
-            stack += waiting
-            continue
-        counts = [found[id(child)] for child in below]
+    for node in reversed(nodes):
+        counts = [found[id(child)] for child in getattr(node, "args", ())]
         symbol = node.operator.symbol if hasattr(node, "operator") else ""
         if symbol in ("**", "^"):
-            digits = str(below[1])
+            digits = str(node.args[1])
             power = int(digits) if digits.isdigit() and len(digits) < 5 else MAX_TERMS
             count = counts[0] ** min(power, 64) if counts[0] > 1 else power
         elif symbol in ("*", ":"):
             count = math.prod(count + (symbol == "*") for count in counts)
         else:
             count = num_others if symbol == "." else max(sum(counts), 1)
-        found[id(stack.pop())] = min(count, 10.0 * MAX_TERMS)
+        found[id(node)] = min(count, 10.0 * MAX_TERMS)
     return found[id(tree)]
 
 
 def _check(formula: str, tree: ast.expr) -> None:
-    """Refuse whatever could do more than arithmetic on columns, or take without end.
-
-    Raises:
-        InputError: names it.
-    """
+    """Refuse whatever could do more than arithmetic on columns, or take without end."""
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if is_contrast(node):
@@ -214,13 +190,8 @@ def _check(formula: str, tree: ast.expr) -> None:
 
 
 def is_contrast(node: ast.AST) -> bool:
-    """Return whether a node is one of formulaic's contrasts, such as ``contr.sum``."""
-    return (
-        isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "contr"
-        and node.attr in CONTRASTS
-    )
+    """Return whether a node is one of formulaic's contrasts."""
+    return isinstance(node, ast.Attribute) and ast.unparse(node) in CONTRASTS
 
 
 def _no_function(name: str) -> str:
@@ -265,7 +236,8 @@ def arguments(formula: str, call: ast.Call) -> tuple[ast.expr, dict[str, Any]]:
     except ValueError as error:
         raise refuse(formula, f"{ast.unparse(call)[:60]}: only the first argument may be a column") from error
     result = {key: parameter.default for key, parameter in list(signature.parameters.items())[1:]} | given
+    result.pop("_state", None)
     for key in ("degree", "df"):
         if not (result.get(key) is None or (type(result[key]) is int and 0 <= result[key] <= MAX_BASIS)):
             raise refuse(formula, f"{name}: {key} {result[key]}: must be a whole number up to {MAX_BASIS}")
-    return column, {key: value for key, value in result.items() if key != "_state"}
+    return column, result

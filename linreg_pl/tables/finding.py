@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING
 
 from linreg_pl.errors import InputError
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.places import Place, answer, is_uri, locate, readable
-
-if TYPE_CHECKING:
-    from pyarrow import fs
 
 NOTICE_SECONDS = 10  # before a word that it takes long
 
@@ -32,25 +29,24 @@ def find(path: str, flag: str, suffixes: Sequence[str]) -> list[Place]:
     Raises:
         InputError: there is no such file, or what is asked does not answer.
     """
-    from pyarrow import fs
 
-    def ask() -> "tuple[Place, fs.FileInfo]":
+    def ask() -> "tuple[Place, pa.fs.FileInfo]":
         with readable(path):
             place = locate(path, flag)
             return place, place.system.get_file_info(place.path)
 
     place, info = answer(path, ask) if is_uri(path) else ask()
     with readable(place.name), _notice(place.name):
-        if info.type == fs.FileType.Directory:
+        if info.type == pa.fs.FileType.Directory:
             found = [file for file in _below(place) if file.suffix in suffixes]
             nothing = "is a folder without CSV, Parquet or Feather files"
-        elif info.type == fs.FileType.NotFound and glob.has_magic(place.path) and not place.path.startswith("http"):
+        elif info.type == pa.fs.FileType.NotFound and glob.has_magic(place.path) and not place.path.startswith("http"):
             found, nothing = list(_matching(place)), "no file matches this pattern"
         else:
             found, nothing = [place._replace(size=info.size)] * info.is_file, "no such file"
         if not found and place.system.type_name == "s3":
             bucket = place.path.split("/")[0]
-            if place.system.get_file_info(bucket).type == fs.FileType.NotFound:
+            if place.system.get_file_info(bucket).type == pa.fs.FileType.NotFound:
                 nothing = f"there is no bucket {bucket!r}"
     if not found:
         raise InputError(f"{place.name}: {nothing} ({flag})")
@@ -58,11 +54,9 @@ def find(path: str, flag: str, suffixes: Sequence[str]) -> list[Place]:
 
 
 def _below(folder: Place) -> Iterator[Place]:
-    from pyarrow import fs
-
-    infos = folder.system.get_file_info(fs.FileSelector(folder.path))
-    if any("=" in info.base_name for info in infos if info.type == fs.FileType.Directory):
-        infos = folder.system.get_file_info(fs.FileSelector(folder.path, recursive=True))
+    infos = folder.system.get_file_info(pa.fs.FileSelector(folder.path))
+    if any("=" in info.base_name for info in infos if info.type == pa.fs.FileType.Directory):
+        infos = folder.system.get_file_info(pa.fs.FileSelector(folder.path, recursive=True))
     for info in infos:
         place = folder.inside(info)
         hidden = any(name.startswith(("_", ".")) for name in (*place.folders, info.base_name))
@@ -71,8 +65,6 @@ def _below(folder: Place) -> Iterator[Place]:
 
 
 def _matching(pattern: Place) -> Iterator[Place]:
-    from pyarrow import fs
-
     parts = pattern.path.split("/")
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     cut = sum(len(part) + 1 for part in parts[first:])
@@ -86,11 +78,11 @@ def _matching(pattern: Place) -> Iterator[Place]:
 
     def expand(base: str, parts: Sequence[str]) -> Iterator[Place]:
         recursive = parts[0] == "**"
-        for info in folder.system.get_file_info(fs.FileSelector(base, True, recursive)):
+        for info in folder.system.get_file_info(pa.fs.FileSelector(base, True, recursive)):
             names = info.path.removeprefix(base).strip("/").split("/")
             if info.is_file and _matches(names, parts):
                 yield folder.inside(info)
-            elif info.type == fs.FileType.Directory and not recursive and _matches(names, parts[:1]) and parts[1:]:
+            elif info.type == pa.fs.FileType.Directory and not recursive and _matches(names, parts[:1]) and parts[1:]:
                 yield from expand(info.path, parts[1:])
 
     yield from expand(folder.path, parts[first:])

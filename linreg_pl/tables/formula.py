@@ -131,11 +131,7 @@ class Formula(Columns):
         return result
 
     def learn(self, source: Source, training: Callable[[], Iterator[tuple[Piece, NDArray[np.bool_]]]]) -> None:
-        """Learn levels, means, knots and the like from the training rows.
-
-        Args:
-            source: the table.
-            training: yields its pieces, with which of their rows are used; it is called for each pass.
+        """Learn levels, means, knots and the like from the training rows, in as many passes as it takes.
 
         Raises:
             InputError: a value cannot be used, or there is nothing to learn from.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.sources import InMemory, Source
 from linreg_pl.tables.spool import spool_batches
 
@@ -19,15 +20,12 @@ def load_json(path: Path, name: str) -> Source:
         pyarrow.ArrowInvalid: not JSON lines, or a key with values of several types.
         InputError: no room for the copy.
     """
-    import pyarrow as pa
-    from pyarrow import json
-
     if path.stat().st_size <= LARGE:
-        return InMemory(name, json.read_json(path))
-    schemas = [json.read_json(pa.BufferReader(lines)).schema for lines in _pieces(path)]
+        return InMemory(name, pa.json.read_json(path))
+    schemas = [pa.json.read_json(pa.BufferReader(lines)).schema for lines in _pieces(path)]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
-    options = json.ParseOptions(explicit_schema=schema)
-    tables = (json.read_json(pa.BufferReader(lines), parse_options=options) for lines in _pieces(path))
+    options = pa.json.ParseOptions(explicit_schema=schema)
+    tables = (pa.json.read_json(pa.BufferReader(lines), parse_options=options) for lines in _pieces(path))
     return spool_batches(name, schema, (table.cast(schema) for table in tables))
 
 

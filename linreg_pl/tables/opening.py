@@ -11,13 +11,14 @@ from urllib.parse import unquote
 
 from linreg_pl.errors import InputError
 from linreg_pl.files import shipped
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.csv_files import load_csv
 from linreg_pl.tables.database import is_database, load_query
 from linreg_pl.tables.finding import find
 from linreg_pl.tables.json_files import load_json
 from linreg_pl.tables.places import NOT_UTF8, Place, readable
 from linreg_pl.tables.reading import Reading
-from linreg_pl.tables.sources import ArrowFile, Files, InFolder, Parquet, Source
+from linreg_pl.tables.sources import ArrowFile, Files, Parquet, Source
 from linreg_pl.tables.spool import spool
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # Hive's and Spark's name of the folder of missing values
@@ -62,8 +63,9 @@ def open_table(
         open_one = partial(_open, flag=flag, categorical=categorical, reading=reading)
         with ThreadPoolExecutor(AT_ONCE if places[0].remote else 1) as pool:
             sources = list(pool.map(open_one, places))
-        sources = _with_folders(places, sources, categorical)
-        source = sources[0] if len(sources) == 1 else Files(text, sources)
+        told = _told_by_folders(places, categorical)
+        single = len(sources) == 1
+        source = sources[0] if single and not told else Files(places[0].name if single else text, sources, told)
     if source.num_rows == 0:
         raise InputError(f"{text}: has no rows")
     return source
@@ -108,10 +110,8 @@ def _check_names(source: Source) -> None:
             raise InputError(f"{source.name}: {count} columns are named {name!r}: rename all but one")
 
 
-def _with_folders(places: Sequence[Place], sources: list[Source], categorical: Sequence[str]) -> list[Source]:
-    """Add the columns that the names of folders tell: integers if all values are, else texts."""
-    import pyarrow as pa
-
+def _told_by_folders(places: Sequence[Place], categorical: Sequence[str]) -> "dict[str, pa.Array]":
+    """Return the columns that the names of folders tell: integers if all values are, else texts."""
     pairs = [[name.split("=", 1) for name in place.folders if "=" in name] for place in places]
     told = [{unquote(name): unquote(value) for name, value in some} for some in pairs]
     for place, values in zip(places, told, strict=True):
@@ -128,9 +128,4 @@ def _with_folders(places: Sequence[Place], sources: list[Source], categorical: S
         whole = not codes and all(re.fullmatch(r"[+-]?\d{1,18}", text) for text in known)
         cells = [int(text) if whole and text is not None else text for text in texts]
         columns[name] = pa.array(cells, "int64" if whole else "string")
-    if not columns:
-        return sources
-    return [
-        InFolder(source, {name: column[number] for name, column in columns.items()})
-        for number, source in enumerate(sources)
-    ]
+    return columns

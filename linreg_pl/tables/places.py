@@ -10,14 +10,11 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
 from linreg_pl.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow import fs
+from linreg_pl.tables import arrow as pa
 
 T = TypeVar("T")
 COMPRESSED = (".gz", ".bz2", ".zst")  # which pyarrow knows by these endings
@@ -32,8 +29,6 @@ NOT_UTF8 = "is not UTF-8 text: save the file as UTF-8, or name its encoding, as 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
     """Turn errors of reading a file, here or elsewhere, into one sentence that names it."""
-    import pyarrow as pa
-
     try:
         yield
     except InputError:
@@ -51,21 +46,13 @@ def readable(name: str) -> Iterator[None]:
 
 
 class Place(NamedTuple):
-    """Where a file or a folder is, or may be.
+    """Where a file or a folder is, or may be."""
 
-    Attributes:
-        name: for messages.
-        system: the file system.
-        path: there.
-        folders: those between the folder or pattern that was given and a file that was found.
-        size: in bytes, as far as it is known.
-    """
-
-    name: str
-    system: "fs.FileSystem"
-    path: str
-    folders: tuple[str, ...] = ()
-    size: int | None = None
+    name: str  # for messages
+    system: "pa.fs.FileSystem"
+    path: str  # there
+    folders: tuple[str, ...] = ()  # between the folder or pattern that was given and a file that was found
+    size: int | None = None  # in bytes, as far as it is known
 
     @property
     def remote(self) -> bool:
@@ -75,18 +62,17 @@ class Place(NamedTuple):
     @property
     def compressed(self) -> bool:
         """Whether its name ends as that of a compressed file."""
-        return self._file_name.lower().endswith(COMPRESSED)
+        return self._file_name.suffix.lower() in COMPRESSED
 
     @property
     def suffix(self) -> str:
         """What its name ends in, in lower case, but for what tells the compression."""
-        name = PurePosixPath(self._file_name)
-        return (PurePosixPath(name.stem) if self.compressed else name).suffix.lower()
+        name = self._file_name
+        return (name.with_suffix("") if self.compressed else name).suffix.lower()
 
     @property
-    def _file_name(self) -> str:
-        path = self.path.partition("?")[0] if self.path.startswith("http") else self.path
-        return path.rpartition("/")[2]
+    def _file_name(self) -> PurePosixPath:
+        return PurePosixPath(self.path.partition("?")[0] if self.path.startswith("http") else self.path)
 
     def open(self) -> "pa.NativeFile":
         """Open the file, to be read in any order."""
@@ -97,7 +83,7 @@ class Place(NamedTuple):
         with self.system.open_input_stream(self.path, buffer_size=2**20) as source, path.open("wb") as file:
             shutil.copyfileobj(source, file, 2**23)
 
-    def inside(self, info: "fs.FileInfo") -> "Place":
+    def inside(self, info: "pa.fs.FileInfo") -> "Place":
         """Return the place of a file inside this folder."""
         inner = info.path.removeprefix(self.path.rstrip("/")).lstrip("/")
         folders = tuple(inner.split("/")[:-1])
@@ -110,11 +96,7 @@ def is_uri(path: str) -> bool:
 
 
 def refuse_password(uri: str, flag: str) -> None:
-    """Refuse a URI that contains a password.
-
-    Raises:
-        InputError: it does; the message does not.
-    """
+    """Raise InputError if a URI contains a password, without repeating it."""
     if PASSWORD.search(uri):
         raise InputError(
             f"{flag} {uri.split('://', maxsplit=1)[0]}://…: contains a password or key, which config.yaml and"
@@ -131,11 +113,8 @@ def locate(path: str, flag: str) -> Place:
     Raises:
         InputError: it contains a password, or neither pyarrow nor fsspec know such a place.
     """
-    import pyarrow as pa
-    from pyarrow import fs
-
     if not is_uri(path):
-        return Place(path, fs.LocalFileSystem(), path)
+        return Place(path, pa.fs.LocalFileSystem(), path)
     refuse_password(path, flag)
     scheme, rest = path.split("://", 1)
     rest, *options = re.split(r"\?(?=\w+=)", rest, maxsplit=1)
@@ -143,42 +122,37 @@ def locate(path: str, flag: str) -> Place:
     if scheme in ("gs", "gcs"):
         options = ["&".join([*options, f"retry_limit_seconds={SILENT_SECONDS}"])]  # of 15 minutes
     try:
-        system, base = fs.FileSystem.from_uri("?".join([f"{scheme}://{root}/", *options]))
+        system, base = pa.fs.FileSystem.from_uri("?".join([f"{scheme}://{root}/", *options]))
     except pa.ArrowInvalid as error:
-        if "nrecognized filesystem" not in str(error):
-            raise
-    else:
-        return Place(f"{scheme}://{rest}", _patient(system), base.rstrip("/") + slash + inner)
+        if "nrecognized filesystem" in str(error):
+            return _by_fsspec(path, flag)
+        raise
+    if system.type_name == "s3":  # gives up within a minute; by default it tries for longer
+        _, (settings,) = system.__reduce__()  # as for another process
+        settings |= {"connect_timeout": CONNECT_SECONDS, "request_timeout": SILENT_SECONDS}
+        system = pa.fs.S3FileSystem(**settings, retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=3))
+    return Place(f"{scheme}://{rest}", system, base.rstrip("/") + slash + inner)
+
+
+def _by_fsspec(path: str, flag: str) -> Place:
+    settings = {}
     try:
         import fsspec
 
-        other, inner = fsspec.core.url_to_fs(path, **(_http_limits() if scheme.startswith("http") else {}))
-        other.info(inner)
+        if path.startswith("http"):
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+            settings["client_kwargs"] = {"timeout": timeout}
+        system, inner = fsspec.core.url_to_fs(path, **settings)
+        system.info(inner)
     except FileNotFoundError as error:  # as http says also if there is no connection
-        cause, missing = error.__cause__, isinstance(error.__cause__, FileNotFoundError)
-        if cause is not None and not missing and getattr(cause, "status", None) != 404:
+        cause = error.__cause__
+        if cause and not isinstance(cause, FileNotFoundError) and getattr(cause, "status", None) != 404:
             raise cause from error
     except (ImportError, ValueError) as error:
         raise InputError(f"{path}: there is no way to this place ({error}) ({flag})") from error
-    return Place(path, fs.PyFileSystem(fs.FSSpecHandler(other)), inner)
-
-
-def _patient(system: "fs.FileSystem") -> "fs.FileSystem":
-    """Return an S3 file system that gives up within a minute; the usual one tries for longer."""
-    from pyarrow import fs
-
-    if system.type_name != "s3":
-        return system
-    _, (options,) = system.__reduce__()  # as for another process
-    options |= {"connect_timeout": CONNECT_SECONDS, "request_timeout": SILENT_SECONDS}
-    return fs.S3FileSystem(**options, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3))
-
-
-def _http_limits() -> dict[str, Any]:
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-    return {"client_kwargs": {"timeout": timeout}}
+    return Place(path, pa.fs.PyFileSystem(pa.fs.FSSpecHandler(system)), inner)
 
 
 def answer(name: str, ask: Callable[[], T]) -> T:

@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.files import commit
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.opening import open_table
 from linreg_pl.tables.reading import Reading
 from linreg_pl.tables.sources import Files, Source
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
 
 GROUP_ROWS, GROUP_BYTES = 2**16, 2**25  # upper bounds of the size of a row group
 BUCKETS = 128  # largest number of files open at once
@@ -42,22 +41,21 @@ def shuffle(path: str, out: Path, seed: int = 0, memory: int = 256, reading: Rea
     Raises:
         InputError: wrong arguments, a table that cannot be read, or no space to write.
     """
-    import numpy as np
-    import pyarrow as pa
-    from pyarrow import parquet
-
     require_not_negative("--seed", seed)
     require_positive("--memory", memory)
     _require_new(out, path)
     source = open_table(path, "IN", reading=reading)
-    generator = np.random.Generator(np.random.PCG64(seed))
     try:
+        schema = _schema(source)
+        pieces = (pa.Table.from_batches([piece.batch]) for piece in source.pieces(schema.names))
+        tables = (table.select(schema.names).cast(schema) for table in pieces)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
             # Each chunk gets a quarter, as two chunks and a row group are in memory at once; strings end at 2 GiB.
-            job = _Job(_schema(source), Path(name), min(memory * 2**18, 2**30), generator)
+            generator = np.random.Generator(np.random.PCG64(seed))
+            job = _Job(schema, Path(name), min(memory * 2**18, 2**30), generator)
             finished = job.folder / "finished"
-            with parquet.ParquetWriter(finished, job.schema) as writer:
-                for table in job.shuffled(job.read(source), source.num_rows):
+            with pa.parquet.ParquetWriter(finished, schema) as writer:
+                for table in job.shuffled(tables, source.num_rows):
                     writer.write_table(table)  # as a row group
             commit(finished, out)
     except pa.ArrowException as error:
@@ -82,30 +80,22 @@ def _require_new(out: Path, path: str) -> None:
 
 def _schema(source: Source) -> "pa.Schema":
     """Return column types that hold the values of all files, which must have the same columns."""
-    import pyarrow as pa
-
     if not isinstance(source, Files):
         return source.schema
     for part in source.sources:
         for extra in set(part.schema.names) - set(source.schema.names):
             raise InputError(f"{part.name}: has a column {extra!r}, which {source.sources[0].name} does not have")
-    return pa.unify_schemas([part.schema for part in source.sources], promote_options="permissive")
+    own = [pa.schema([field for field in part.schema if field.name not in source.told]) for part in source.sources]
+    return pa.unify_schemas([source.schema, *own], promote_options="permissive")
 
 
 class _Job(NamedTuple):
-    schema: "pa.Schema"  # of the result
+    schema: "pa.Schema"  # of the rows
     folder: Path  # for temporary files
     chunk_bytes: int  # size of the rows that are held in memory together
-    generator: "np.random.Generator"
+    generator: np.random.Generator
 
-    def read(self, source: Source) -> Iterator["pa.Table"]:
-        """Yield the pieces of a table with the columns and types of the result."""
-        import pyarrow as pa
-
-        for piece in source.pieces(self.schema.names):
-            yield pa.Table.from_batches([piece.batch]).select(self.schema.names).cast(self.schema)
-
-    def shuffled(self, tables: Iterator["pa.Table"], rows: int) -> Iterator["pa.Table"]:
+    def shuffled(self, tables: "Iterator[pa.Table]", rows: int) -> "Iterator[pa.Table]":
         """Yield all rows in random order, one row group at a time.
 
         Rows that fit into one chunk are permuted. Otherwise each row is written to a random bucket (a file), and
@@ -126,17 +116,13 @@ class _Job(NamedTuple):
             buckets = [Path(name, str(number)) for number in range(count)]
             chunks = chain(iter([chunk]), chunks)  # an iterator, unlike a list, frees the chunk once it is read
             del chunk
-            sizes = self.scatter(chunks, buckets)
-            for bucket, size in zip(buckets, sizes, strict=True):
+            for bucket, size in zip(buckets, self.scatter(chunks, buckets), strict=True):
                 if size:
                     yield from self.shuffled(_read(bucket), size)
                 bucket.unlink()
 
-    def scatter(self, chunks: Iterator["pa.Table"], buckets: list[Path]) -> list[int]:
+    def scatter(self, chunks: "Iterator[pa.Table]", buckets: list[Path]) -> list[int]:
         """Write each row to a random bucket, and return the number of rows in each bucket."""
-        import numpy as np
-        import pyarrow as pa
-
         sizes = np.zeros(len(buckets), dtype=np.int64)
         with ExitStack() as stack:
             files = [stack.enter_context(pa.OSFile(str(bucket), "wb")) for bucket in buckets]
@@ -150,9 +136,9 @@ class _Job(NamedTuple):
                         writer.write_table(chunk.take(rows))
                 sizes += counts
                 del chunk  # else it would stay in memory together with the next one
-        return [int(size) for size in sizes]
+        return sizes.tolist()
 
-    def chunks(self, tables: Iterator["pa.Table"]) -> Iterator["pa.Table"]:
+    def chunks(self, tables: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
         """Concatenate tables into chunks of at most ``chunk_bytes``, and yield each chunk."""
         pending: list[pa.Table] = []
         size = 0
@@ -168,25 +154,19 @@ class _Job(NamedTuple):
 
 def _num_bytes(table: "pa.Table") -> int:
     """Return the bytes of the rows without dictionaries, which all tables from one file share."""
-    import pyarrow as pa
-
     wide = [column for column in table.columns if not pa.types.is_dictionary(column.type)]
     return int(sum(column.nbytes for column in wide) + 4 * table.num_rows * (table.num_columns - len(wide)))
 
 
-def _joined(tables: list["pa.Table"]) -> "pa.Table":
+def _joined(tables: "list[pa.Table]") -> "pa.Table":
     """Concatenate tables into one, and empty the list to free their memory."""
-    import pyarrow as pa
-
     table = pa.concat_tables(tables).combine_chunks()
     tables.clear()
     pa.default_memory_pool().release_unused()  # the pool would keep as much memory again
     return table
 
 
-def _read(path: Path) -> Iterator["pa.Table"]:
-    import pyarrow as pa
-
+def _read(path: Path) -> "Iterator[pa.Table]":
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
         for batch in reader:
             yield pa.Table.from_batches([batch])

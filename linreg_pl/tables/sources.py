@@ -9,13 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from linreg_pl.errors import InputError, suggestion
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.places import Place, readable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 WHOLE_BYTES = 2**26  # of a row group that is read as a whole from another machine
 
@@ -33,17 +31,11 @@ class Piece(NamedTuple):
 
 
 class Source(ABC):
-    """A table that can be read any number of times, in memory that does not grow with it.
+    """A table that can be read any number of times, in memory that does not grow with it."""
 
-    Attributes:
-        name: name of the table in messages.
-        schema: names and types of the columns.
-        units: number of rows in each unit; units are what several processes divide among themselves.
-    """
-
-    name: str
+    name: str  # in messages
     schema: "pa.Schema"
-    units: Sequence[int]
+    units: Sequence[int]  # rows of each unit; units are what several processes divide among themselves
 
     @property
     def num_rows(self) -> int:
@@ -98,10 +90,8 @@ class Parquet(Source):
     """A Parquet file; its units are its row groups."""
 
     def __init__(self, place: Place) -> None:
-        from pyarrow import parquet
-
         self.name, self.place = place.name, place
-        with place.open() as opened, parquet.ParquetFile(opened) as file:
+        with place.open() as opened, pa.parquet.ParquetFile(opened) as file:
             self.schema = file.schema_arrow
             groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         self.units = [group.num_rows for group in groups]
@@ -110,13 +100,10 @@ class Parquet(Source):
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
         """Yield slices of the row groups."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
         # Without pre-buffering, and with a small buffer, not even one row group is held in memory.
         buffer = max(2**20, WHOLE_BYTES // len(columns)) if self.place.remote else 2**20
         options = {"pre_buffer": self.whole, "buffer_size": min(buffer, 2**23)}
-        with self.place.open() as opened, parquet.ParquetFile(opened, **options) as file:
+        with self.place.open() as opened, pa.parquet.ParquetFile(opened, **options) as file:
             for unit in units:
                 for batch in file.iter_batches(rows_at_once(len(columns)), [unit], list(columns)):
                     yield unit, batch
@@ -135,8 +122,6 @@ class ArrowFile(Source):
 
     @contextmanager
     def _reader(self, fields: list[int] | None) -> Iterator["pa.RecordBatchFileReader"]:
-        import pyarrow as pa
-
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         with self.place.open() as file, pa.ipc.open_file(file, options=options) as reader:
             yield reader
@@ -161,85 +146,64 @@ class ArrowFile(Source):
         return result.hexdigest()
 
 
-class InFolder(Source):
-    """A file in folders such as ``year=2024``, which tell columns, with one value each; they count before its own."""
-
-    def __init__(self, source: Source, values: "Mapping[str, pa.Scalar]") -> None:
-        import pyarrow as pa
-
-        self.name, self.source, self.values, self.units = source.name, source, values, source.units
-        own = [field for field in source.schema if field.name not in values]
-        self.schema = pa.schema([*own, *(pa.field(name, value.type) for name, value in values.items())])
-
-    def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
-        """Yield the rows of the file, with the values of its folders."""
-        import pyarrow as pa
-
-        own = [name for name in columns if name not in self.values]
-        for unit, batch in self.source.read(units, own or self.source.schema.names[:1]):
-            arrays = [
-                pa.repeat(self.values[name], batch.num_rows) if name in self.values else batch.column(name)
-                for name in columns
-            ]
-            yield unit, pa.RecordBatch.from_arrays(arrays, list(columns))
-
-    def where(self, row: int) -> str:
-        """Return the place of a row in its file."""
-        return self.source.where(row)
-
-
-def _first_with_values(sources: Sequence[Source], field: "pa.Field") -> "pa.Field":
-    """Return the field of the first file that has values in this column."""
-    for source in sources:
-        index = source.schema.get_field_index(field.name)
-        if index >= 0 and source.schema.field(index).type != "null":
-            return source.schema.field(index)
-    return field
-
-
 class Files(Source):
-    """Several files as one table, in the order in which they are given."""
+    """Files as one table, in the order in which they are given.
 
-    def __init__(self, name: str, sources: Sequence[Source]) -> None:
-        import pyarrow as pa
+    Args:
+        name: of the table, for messages.
+        sources: the files.
+        told: columns that folders such as ``year=2024`` tell, with a value for each file. They count before columns of
+            the same name in the files.
+    """
 
-        self.name, self.sources = name, sources
-        self.schema = pa.schema([_first_with_values(sources, field) for field in sources[0].schema])
+    def __init__(self, name: str, sources: Sequence[Source], told: "Mapping[str, pa.Array]") -> None:
+        self.name, self.sources, self.told = name, sources, told
+        first = sources[0]
+        own = [self._first_with_values(field) for field in first.schema if field.name not in told]
+        self.schema = pa.schema([*own, *((name, values.type) for name, values in told.items())])
         self.units = [rows for source in sources for rows in source.units]
         for source in sources[1:]:
-            for column in self.schema.names:
+            for column in (field.name for field in own):
                 if column not in source.schema.names:
-                    raise InputError(f"{source.name}: has no column {column!r}, which {sources[0].name} has")
-                types = [which.schema.field(column).type for which in (sources[0], source)]
-                temporal = [pa.types.is_temporal(kind) for kind in types if not pa.types.is_null(kind)]
+                    raise InputError(f"{source.name}: has no column {column!r}, which {first.name} has")
+                kinds = [which.schema.field(column).type for which in (first, source)]
+                temporal = [pa.types.is_temporal(kind) for kind in kinds if not pa.types.is_null(kind)]
                 if len(set(temporal)) > 1:
-                    raise InputError(
-                        f"{source.name}: column {column!r} is of type {types[1]}, but {types[0]} in {sources[0].name}"
-                    )
+                    was = f"{kinds[1]}, but {kinds[0]} in {first.name}"
+                    raise InputError(f"{source.name}: column {column!r} is of type {was}")
+
+    def _first_with_values(self, field: "pa.Field") -> "pa.Field":
+        """Return the field of the first file that has values in this column."""
+        for source in self.sources:
+            index = source.schema.get_field_index(field.name)
+            if index >= 0 and source.schema.field(index).type != "null":
+                return source.schema.field(index)
+        return field
 
     def read(self, units: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, "pa.RecordBatch"]]:
-        """Yield the rows of the units from the files that contain them."""
-        first = 0
-        for source in self.sources:
-            mine = [unit - first for unit in units if first <= unit < first + len(source.units)]
-            for unit, batch in source.read(mine, columns) if mine else ():
-                yield first + unit, batch
-            first += len(source.units)
+        """Yield the rows of the units from the files that contain them, with the values of their folders."""
+        start = 0
+        for number, source in enumerate(self.sources):
+            mine = [unit - start for unit in units if start <= unit < start + len(source.units)]
+            own = [name for name in columns if name not in self.told] or source.schema.names[:1]
+            for unit, batch in source.read(mine, own) if mine else ():
+                told = {name: pa.repeat(values[number], batch.num_rows) for name, values in self.told.items()}
+                arrays = [told[name] if name in told else batch.column(name) for name in columns]
+                yield start + unit, pa.RecordBatch.from_arrays(arrays, list(columns)) if told else batch
+            start += len(source.units)
 
     def kind(self, name: str) -> "pa.DataType":
         """Return the type of a column in all files, or text if its type differs between files."""
-        import pyarrow as pa
-
-        kinds = {source.schema.field(name).type for source in self.sources} - {pa.null()}
-        return pa.string() if len(kinds) > 1 else kinds.pop() if kinds else pa.null()
+        kinds = {source.schema.field(name).type for source in self.sources if name not in self.told} - {pa.null()}
+        return pa.string() if len(kinds) > 1 else kinds.pop() if kinds else self.schema.field(name).type
 
     def where(self, row: int) -> str:
-        """Return the file of a row and its place there, for a message."""
+        """Return the place of a row in its file, which is named if there are others."""
         for source in self.sources:
             if row < source.num_rows:
                 break
             row -= source.num_rows
-        return f"{source.name}, {source.where(row)}"
+        return source.where(row) if len(self.sources) == 1 else f"{source.name}, {source.where(row)}"
 
 
 def require_columns(flag: str, wanted: Sequence[str], source: Source) -> None:

@@ -6,26 +6,18 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from linreg_pl.errors import InputError
 from linreg_pl.system import temporary_file
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.places import Place
 from linreg_pl.tables.sources import ArrowFile
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def spool(name: str, suffix: str, write: Callable[[Path], None]) -> tuple[Path, Callable[[], None]]:
-    """Have a temporary file written; return its path and what deletes it.
-
-    Args:
-        name: what its content is made of, for messages.
-        suffix: of its name, where it has one.
-        write: writes to a path.
+    """Have a temporary file written that is made of a named one; return its path and what deletes it.
 
     Raises:
         InputError: there is no room for it.
@@ -50,8 +42,6 @@ def spool_batches(
     Raises:
         InputError: there is no room for it.
     """
-    import pyarrow as pa
-    from pyarrow import fs
 
     def write(path: Path) -> None:
         with pa.ipc.new_file(str(path), schema) as writer:
@@ -59,6 +49,6 @@ def spool_batches(
                 writer.write(batch)
 
     path, delete = spool(name, ".arrow", write)
-    source = ArrowFile(Place(name, fs.LocalFileSystem(), str(path)), volatile)
+    source = ArrowFile(Place(name, pa.fs.LocalFileSystem(), str(path)), volatile)
     weakref.finalize(source, delete)
     return source

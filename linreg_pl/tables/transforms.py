@@ -26,36 +26,14 @@ ARRAYS = (np.ndarray, np.generic)
 
 
 class Learner(ABC):
-    """Learns from the values of an expression, in as many passes as it needs.
-
-    Attributes:
-        column: the expression; None for a plain column.
-    """
-
-    column: ast.expr | None
-
-    @abstractmethod
-    def see(self, values: Any) -> None:
-        """Take some values."""
-
-    @abstractmethod
-    def end_pass(self) -> Any:
-        """Return what was learned, or None if another pass over the rows is needed."""
-
-
-class FunctionLearner(Learner):
-    """Learns the state of a function, such as ``poly(area, 2)``, from its column."""
+    """Learns the state of a function, such as ``poly(area, 2)``, from its column, in as many passes as it needs."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
         self.formula, self.text, self.function = formula, ast.unparse(call), ast.unparse(call.func)
         self.column, self.arguments = arguments(formula, call)
 
     def see(self, values: Any) -> None:
-        """Take some values of the column.
-
-        Raises:
-            InputError: they are no finite numbers.
-        """
+        """Take some values of the column, which must be finite numbers."""
         try:
             numbers = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError):
@@ -68,12 +46,16 @@ class FunctionLearner(Learner):
     def add(self, values: NDArray[np.float64]) -> None:
         """Take numbers, shape ``(n,)``, or ``(n, k)`` for several columns."""
 
+    @abstractmethod
+    def end_pass(self) -> dict[str, Any] | None:
+        """Return the state, or None if another pass over the rows is needed."""
+
     def refusal(self, what: str) -> InputError:
         """Return the error for the call."""
         return refuse(self.formula, f"{self.text}: {what}")
 
 
-class Moments(FunctionLearner):
+class Moments(Learner):
     """Mean and standard deviation, for ``center``, ``scale`` and ``standardize``, by Chan's update (1979)."""
 
     count = 0
@@ -102,7 +84,7 @@ class Moments(FunctionLearner):
         return {"ddof": ddof, "center": where, "scale": None if scale is False else np.asarray(scale, float)}
 
 
-class Polynomial(FunctionLearner):
+class Polynomial(Learner):
     """Recurrence of the polynomials that are orthogonal on the rows, for ``poly``: one more of them in each pass."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
@@ -136,7 +118,7 @@ class Polynomial(FunctionLearner):
         return None
 
 
-class Spline(FunctionLearner):
+class Spline(Learner):
     """Bounds and knots, for ``bs``, ``cr``, ``cs`` and ``cc``: quantiles, of the distinct values and their numbers."""
 
     def __init__(self, formula: str, call: ast.Call) -> None:
@@ -144,11 +126,7 @@ class Spline(FunctionLearner):
         self.distinct, self.counts = np.empty(0), np.empty(0, np.int64)
 
     def add(self, values: NDArray[np.float64]) -> None:
-        """Count the values.
-
-        Raises:
-            InputError: too many are distinct.
-        """
+        """Count the distinct values, of which there must not be too many."""
         found, counts = np.unique(values, return_counts=True)
         self.distinct, place = np.unique(np.concatenate([self.distinct, found]), return_inverse=True)
         self.counts = np.bincount(place, np.concatenate([self.counts, counts])).astype(np.int64)
@@ -193,19 +171,15 @@ class Spline(FunctionLearner):
         return quantiles
 
 
-class Levels(Learner):
-    """The distinct values of a factor."""
+class Levels:
+    """The distinct values of a factor, learned in one pass."""
 
-    def __init__(self, formula: str, text: str, column: ast.expr | None) -> None:
-        self.formula, self.text, self.column = formula, text, column
+    def __init__(self, formula: str, factor: Factor) -> None:
+        self.formula, self.text, self.column = formula, factor.text, factor.tree
         self.levels: dict[Any, None] = {}
 
     def see(self, values: Any) -> None:
-        """Take some values, of any type.
-
-        Raises:
-            InputError: there are too many distinct ones.
-        """
+        """Take some values, of any type."""
         import pandas as pd
 
         self.levels |= dict.fromkeys(pd.Series(values).unique().tolist())
@@ -219,7 +193,7 @@ class Levels(Learner):
         return sorted(int(level) if isinstance(level, float) and level.is_integer() else level for level in self.levels)
 
 
-LEARNERS: dict[str, type[FunctionLearner]] = {
+LEARNERS: dict[str, type[Learner]] = {
     **dict.fromkeys(("center", "scale", "standardize"), Moments),
     **dict.fromkeys(("bs", "cc", "cr", "cs"), Spline),
     "poly": Polynomial,
@@ -227,35 +201,30 @@ LEARNERS: dict[str, type[FunctionLearner]] = {
 
 
 def learn(formula: "Formula", frames: "Callable[[], Iterator[pd.DataFrame]]") -> None:
-    """Learn levels and states: in each pass those of expressions in which everything is known.
-
-    Args:
-        formula: gets them.
-        frames: yields the columns of the training rows, a piece at a time; it is called for each pass.
+    """Let a formula learn levels and states: in each pass over frames those of expressions in which all is known.
 
     Raises:
         InputError: a value cannot be used, or there is nothing to learn from.
     """
-    learners: dict[str, tuple[Learner, Factor]] = {}
+    learners: dict[str, tuple[Learner | Levels, Factor]] = {}
     while unlearned := formula.unlearned:
         for text, (call, factor) in unlearned.items():
             if text not in learners:
-                learner: Learner = (
-                    Levels(formula.formula, text, factor.tree)
-                    if call is None
-                    else LEARNERS[ast.unparse(call.func)](formula.formula, call)
+                learner: Learner | Levels = (
+                    LEARNERS[ast.unparse(call.func)](formula.formula, call)
+                    if call is not None
+                    else Levels(formula.formula, factor)
                 )
                 if not learning_calls(learner.column).keys() & unlearned.keys():
                     learners[text] = learner, factor
         for frame in frames():
             for learner, factor in learners.values():
                 learner.see(evaluate(formula, learner.column, factor, frame))
-        for text, (learner, _) in list(learners.items()):
-            if (found := learner.end_pass()) is None:
-                continue
+        for text, (learner, _) in learners.items():
             if isinstance(learner, Levels):
-                formula.levels[text] = found
-            else:
-                plain = {key: value.tolist() for key, value in found.items() if isinstance(value, ARRAYS)}
-                formula.states[text] = found | plain
-            del learners[text]
+                formula.levels[text] = learner.end_pass()
+            elif (state := learner.end_pass()) is not None:
+                plain = {key: value.tolist() for key, value in state.items() if isinstance(value, ARRAYS)}
+                formula.states[text] = state | plain
+        learned = formula.states.keys() | formula.levels.keys()
+        learners = {text: found for text, found in learners.items() if text not in learned}

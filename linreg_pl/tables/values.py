@@ -1,16 +1,14 @@
 """Values of the columns of a table: as numbers, or as text where they are levels."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linreg_pl.errors import InputError
+from linreg_pl.tables import arrow as pa
 from linreg_pl.tables.sources import Piece, Source
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 TimeUnit = Literal["seconds", "minutes", "hours", "days"]
 BEYOND = "is beyond 2^53, where float64 skips integers; rescale the column"
@@ -28,29 +26,25 @@ def numbers(source: Source, piece: Piece, name: str, time_unit: TimeUnit) -> NDA
     Raises:
         InputError: a value is not a number, or float64 cannot represent it.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import types
-
     column = decoded(piece.batch.column(name))
     kind = column.type
-    if types.is_floating(kind):
+    if pa.types.is_floating(kind):
         return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
     if is_text(kind):
         return _parsed(source, piece, name, column.to_pylist())
-    if types.is_null(kind):
+    if pa.types.is_null(kind):
         return np.full(len(column), np.nan)
     if is_time(kind):
         return _since_1970(column, np.timedelta64(1, NUMPY_UNITS[time_unit]))
     if not is_numeric(kind):
         raise InputError(f"{source.name}: column {name!r} is of type {kind}, not numbers")
     values: NDArray[np.floating] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    if types.is_integer(kind) and (large := np.abs(values) >= 2**53).any():  # 2^53 + 1 was rounded to 2^53
+    if pa.types.is_integer(kind) and (large := np.abs(values) >= 2**53).any():  # 2^53 + 1 was rounded to 2^53
         row = int(large.argmax())
         raise fault(source, piece, name, row, f"{column[row]} {BEYOND}")
-    if types.is_decimal(kind) and kind.precision > 15:
+    if pa.types.is_decimal(kind) and kind.precision > 15:
         back = pa.array(values, from_pandas=True).cast(kind, safe=False)
-        differs = pc.not_equal(back, column).fill_null(False).to_numpy(zero_copy_only=False)
+        differs = pa.compute.not_equal(back, column).fill_null(False).to_numpy(zero_copy_only=False)
         for row in np.flatnonzero(differs).tolist():
             if len(column[row].as_py().normalize().as_tuple().digits) > 15:
                 what = f"{column[row]} has more digits than float64 holds; round the column"
@@ -84,9 +78,7 @@ def _parsed(source: Source, piece: Piece, name: str, texts: Sequence[str | None]
 
 def decoded(column: "pa.Array") -> "pa.Array":
     """Return a column without dictionary encoding."""
-    from pyarrow import types
-
-    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def is_missing(column: "pa.Array") -> NDArray[np.bool_]:
@@ -105,9 +97,8 @@ def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
     Args:
         seen: the distinct values of each column, of the column's own type, without missing values.
     """
-    import pyarrow.compute as pc
-
-    return {name: as_text(values.take(pc.array_sort_indices(values))).to_pylist() for name, values in seen.items()}
+    order = {name: pa.compute.array_sort_indices(values) for name, values in seen.items()}
+    return {name: as_text(values.take(order[name])).to_pylist() for name, values in seen.items()}
 
 
 def numeric_names(source: Source) -> list[str]:
@@ -127,36 +118,24 @@ def described(source: Source) -> str:
 
 def can_be_levels(kind: "pa.DataType") -> bool:
     """Return whether a column of this type can be categorical."""
-    from pyarrow import types
-
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return is_text(kind) or is_numeric(kind) or is_time(kind) or bool(types.is_time(kind) or types.is_null(kind))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return is_text(kind) or is_numeric(kind) or is_time(kind) or bool(pa.types.is_time(kind) or pa.types.is_null(kind))
 
 
 def is_text(kind: "pa.DataType") -> bool:
     """Return whether a type is text."""
-    from pyarrow import types
-
-    return (kind.value_type if types.is_dictionary(kind) else kind) in ("string", "large_string")
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in ("string", "large_string")
 
 
 def is_time(kind: "pa.DataType") -> bool:
     """Return whether a type is a date or a timestamp."""
-    from pyarrow import types
-
-    return bool(types.is_timestamp(kind) or types.is_date(kind))
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def is_numeric(kind: "pa.DataType") -> bool:
     """Return whether a type is a number type or boolean."""
-    from pyarrow import types
-
-    return any(bool(test(kind)) for test in (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean))
-
-
-def is_single(kind: "pa.DataType") -> bool:
-    """Return whether a type is a floating-point number that float32 holds."""
-    return kind in ("float16", "float32")
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
 
 
 def _mostly_numbers(texts: Sequence[str | None]) -> bool:
