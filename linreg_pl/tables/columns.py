@@ -71,12 +71,13 @@ class Columns:
         """Learn what only formulas need, from the pieces of the table, with which of their rows are for training."""
 
     def target_columns(self, target: str) -> list[str]:
-        """Columns of the table that the target is made of."""
+        """Columns of the table that the target is made of; of a column besides that column alone."""
         return [target]
 
     def reads(self, others: Sequence[str]) -> list[str]:
-        """Columns of the table that are needed for X and for others."""
-        return list(dict.fromkeys([*self.features, *others]))
+        """Columns of the table that are needed for X and for others, of which one may be the target."""
+        needed = [column for name in others for column in self.target_columns(name)]
+        return list(dict.fromkeys([*self.features, *needed]))
 
     @property
     def names(self) -> list[str]:

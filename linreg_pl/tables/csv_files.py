@@ -14,7 +14,7 @@ from linreg_pl.tables.sources import InMemory, Source
 from linreg_pl.tables.spool import spool_batches
 
 LARGE = 2**26  # bytes; a larger file is converted block by block
-BLOCK = 2**23  # bytes
+BLOCK, SMALL_BLOCK = 2**23, 2**20  # bytes; the first one decides on the types at first
 NEEDLESS_ZERO = r"^\s*[+-]?0[0-9]+\s*$"
 
 
@@ -69,7 +69,7 @@ class _Csv:
         while True:
             try:
                 if self.path.stat().st_size <= LARGE:
-                    return InMemory(self.name, next(self.numbers([self.read(types)], grouped)))
+                    return InMemory(self.name, next(self.numbers([self.open(types, whole=True)], grouped)))
                 with self.open(types) as reader:
                     (none,) = self.numbers([reader.schema.empty_table()], grouped)
                     tables = (pa.Table.from_batches([block]) for block in reader)
@@ -81,22 +81,20 @@ class _Csv:
                 column = self.open().schema.names[int(found[1])]
                 types[column] = "double" if found[2] == "int64" else "string"
 
-    def open(self, types: dict[str, str] | None = None, only: Sequence[str] | None = None) -> Any:
-        """Open it to be read block by block."""
-        return pa.csv.open_csv(self.path, *self.options(types, only, block_size=BLOCK))
-
-    def read(self, types: dict[str, str] | None = None, threads: bool = True) -> "pa.Table":
-        """Read all of it."""
-        return pa.csv.read_csv(self.path, *self.options(types, use_threads=threads))
-
-    def options(
-        self, types: dict[str, str] | None, only: Sequence[str] | None = None, **options: Any
-    ) -> tuple[Any, ...]:
-        """Return pyarrow's options of reading, parsing and converting."""
+    def open(
+        self,
+        types: dict[str, str] | None = None,
+        only: Sequence[str] | None = None,
+        whole: bool = False,
+        threads: bool = True,
+    ) -> Any:
+        """Open it to be read block by block, or read the whole of it."""
+        function, block_size = (pa.csv.read_csv, SMALL_BLOCK) if whole else (pa.csv.open_csv, BLOCK)
         nulls = {} if self.reading.null_values is None else {"null_values": list(self.reading.null_values)}
         point = self.reading.decimal or "."
-        return (
-            pa.csv.ReadOptions(encoding=self.reading.encoding, **options),
+        return function(
+            self.path,
+            pa.csv.ReadOptions(block_size=block_size, use_threads=threads, encoding=self.reading.encoding),
             pa.csv.ParseOptions(delimiter=self.reading.delimiter or ","),
             pa.csv.ConvertOptions(
                 column_types=types, strings_can_be_null=True, include_columns=only, decimal_point=point, **nulls
@@ -162,7 +160,7 @@ class _Csv:
     def ragged(self) -> InputError:
         """Name the first row with too few or too many values; only a reader with one thread counts the rows."""
         try:
-            self.read(threads=False)
+            self.open(whole=True, threads=False)
         except pa.ArrowInvalid as error:
             if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error)):
                 row, expected, actual = map(int, found.groups())

@@ -1,6 +1,7 @@
 """What a formula may say: its terms, read by formulaic, and checked before anything is evaluated."""
 
 import ast
+import inspect
 import math
 import re
 from collections.abc import Sequence
@@ -221,8 +222,6 @@ def arguments(formula: str, call: ast.Call) -> tuple[ast.expr, dict[str, Any]]:
     Raises:
         InputError: one of the others is no constant, or asks for too many columns.
     """
-    import inspect
-
     from formulaic.transforms import TRANSFORMS
 
     name = ast.unparse(call.func)

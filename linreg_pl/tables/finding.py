@@ -21,11 +21,6 @@ def find(path: str, flag: str, suffixes: Sequence[str]) -> list[Place]:
     In a folder, these are the files with a known suffix, and those in folders below that are named as in
     ``year=2024/region=south``. What begins with ``_`` or ``.`` is passed over there.
 
-    Args:
-        path: a file, a folder, or a pattern, on this machine or elsewhere.
-        flag: the flag that gave it, for messages.
-        suffixes: those of files of tables.
-
     Raises:
         InputError: there is no such file, or what is asked does not answer.
     """
@@ -90,17 +85,12 @@ def _matching(pattern: Place) -> Iterator[Place]:
 
 def _matches(names: Sequence[str], parts: Sequence[str]) -> bool:
     """Tell whether the components of a path match those of a pattern, as `glob` understands it."""
-    if not parts:
-        return not names
+    if not names or not parts:
+        return not names and all(part == "**" for part in parts)
+    hidden = names[0].startswith(".") and not parts[0].startswith(".")
     if parts[0] == "**":
-        spans = next((number for number, name in enumerate(names) if name.startswith(".")), len(names))
-        return any(_matches(names[number:], parts[1:]) for number in range(spans + 1))
-    return (
-        bool(names)
-        and fnmatchcase(names[0], parts[0])
-        and (parts[0].startswith(".") or not names[0].startswith("."))
-        and _matches(names[1:], parts[1:])
-    )
+        return _matches(names, parts[1:]) or (not hidden and _matches(names[1:], parts))
+    return not hidden and fnmatchcase(names[0], parts[0]) and _matches(names[1:], parts[1:])
 
 
 @contextmanager

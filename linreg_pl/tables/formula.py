@@ -102,15 +102,10 @@ class Formula(Columns):
         return self._encoder.names
 
     def target_columns(self, target: str) -> list[str]:
-        """Columns of the table that the target is made of."""
+        """Columns of the table that the target is made of; of a column besides that column alone."""
+        if target != self.target:
+            return [target]
         return [name for factor in self.terms.left_factors for name in factor.columns]
-
-    def reads(self, others: Sequence[str]) -> list[str]:
-        """Columns of the table that are needed for X and for others, of which one may be the target."""
-        needed: list[str] = []
-        for name in others:
-            needed += self.target_columns(name) if name == self.target else [name]
-        return super().reads(needed)
 
     def design(self, source: Source, piece: Piece, others: Sequence[str] = ()) -> NDArray[np.floating]:
         """Return the columns of X, then the other columns, as `Columns.design` does, in float64."""

@@ -164,10 +164,8 @@ class Spline(Learner):
         ends = np.cumsum(counts)
         if not len(ends):
             raise InputError(f"{self.text}: no value lies within the bounds")
-        places = shares * (ends[-1] - 1)
-        below = np.floor(places)
-        low, high = (values[np.searchsorted(ends, np.minimum(below + k, ends[-1] - 1), "right")] for k in (0, 1))
-        quantiles: list[float] = (low + (high - low) * (places - below)).tolist()
+        ranks = np.column_stack([ends - counts, ends - 1]).ravel()  # the first and the last of each value
+        quantiles: list[float] = np.interp(shares * (ends[-1] - 1), ranks, values.repeat(2)).tolist()
         return quantiles
 
 
