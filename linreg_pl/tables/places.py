@@ -172,11 +172,7 @@ def answer(name: str, ask: Callable[[], T]) -> T:
 
 
 def upload(file: Path | None, place: Place) -> None:
-    """Copy a file of this machine to a place elsewhere, where it appears whole or not at all.
-
-    Args:
-        file: the file; None only finds out whether one can be written there.
-        place: its place.
+    """Copy a file to a place elsewhere, where it appears whole or not at all; None only tries to write there.
 
     Raises:
         InputError: it cannot be written there.

@@ -8,12 +8,7 @@ DELAY = 3.0  # seconds before a bar appears
 
 
 def bar(total: int | None, what: str) -> Any:
-    """Return a progress bar of rows, shown only on a terminal and only by the first process of a host.
-
-    Args:
-        total: number of rows, if known.
-        what: a short description of the work.
-    """
+    """Return a progress bar of rows, shown only on a terminal and only by the first process of a host."""
     from tqdm import tqdm
 
     hidden = True if os.environ.get("LOCAL_RANK", "0") != "0" else None  # None: unless on a terminal

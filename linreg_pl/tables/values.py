@@ -92,11 +92,7 @@ def as_text(column: "pa.Array") -> "pa.Array":
 
 
 def find_levels(seen: Mapping[str, "pa.Array"]) -> dict[str, list[str]]:
-    """Return the levels of categorical columns as text, sorted by their values.
-
-    Args:
-        seen: the distinct values of each column, of the column's own type, without missing values.
-    """
+    """Return the levels of categorical columns, of which these are the distinct values, as text in their order."""
     order = {name: pa.compute.array_sort_indices(values) for name, values in seen.items()}
     return {name: as_text(values.take(order[name])).to_pylist() for name, values in seen.items()}
 
