@@ -147,9 +147,10 @@ def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, s
     batches = [order[start : start + batch_size] for start in range(0, num_rows, batch_size)]
     done = data.draw(st.integers(0, len(batches)))
     row = torch.arange(float(num_rows))[:, None]
-    windows = OneWindow(Rows(torch.cat([row, row], dim=1), 1), EpochOrders(num_rows, 7))
+    windows = OneWindow(Rows(torch.cat([row, row], dim=1), 1), EpochOrders(num_rows, 7)).windows
     loaders = [
-        MiniBatches(windows, batch_size, rank, world_size, lambda _: (epoch, done)) for rank in range(world_size)
+        MiniBatches(num_rows, windows, batch_size, rank, world_size, lambda _: (epoch, done))
+        for rank in range(world_size)
     ]
     for shares, batch in zip(zip(*loaders, strict=True), batches[done:], strict=True):
         assert [share.y[:, 0].tolist() for share in shares] == [batch[rank::world_size] for rank in range(world_size)]

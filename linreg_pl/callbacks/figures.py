@@ -12,7 +12,6 @@ from linreg_pl.callbacks.curves import coefficient_scalars
 from linreg_pl.callbacks.history import History, find_callback
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
-from linreg_pl.data.prepared import as_shifted
 from linreg_pl.data.sampling import Sample
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.least_squares import column_std, num_rows, profile
@@ -132,7 +131,7 @@ def _diagnostics(data: DataModule, bias: bool, shown: str) -> "Figure":
     assert diagnostics is not None
     assert data.sample is not None
     columns = data.sample.columns()
-    block = WhitenedBlock(Whitening(optimum, as_shifted(shifted)), *columns)
+    block = WhitenedBlock(Whitening(optimum, shifted), *columns)
     for _ in block:
         pass
     assert block.leverage is not None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
-from linreg_pl.data.loaders import Blocks, Chunks, LateWindows, MiniBatches
+from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches, Window
 from linreg_pl.data.parts import Part
 from linreg_pl.data.prepared import PreparedRows, Served
 from linreg_pl.data.threads import parallel_map
@@ -51,14 +51,7 @@ class DataModule(PreparedRows):
         self.serve("mini-batches")
 
     def setup(self, stage: str | None = None) -> None:
-        """Check that there are rows for a stage.
-
-        Args:
-            stage: "fit" (the default), "validate", "test" or "predict".
-
-        Raises:
-            InputError: there are none.
-        """
+        """Raise InputError unless there are rows for a stage, "fit" (the default), "validate", "test" or "predict"."""
         part = PARTS_OF_STAGES[stage or "fit"]
         if self.num_rows(part) == 0:
             raise InputError(f"there are no {part} rows: {self.empty_part_hint(part)}")
@@ -114,8 +107,12 @@ class DataModule(PreparedRows):
         self._fits = True
         if self._served == "factors":
             return self.factors("train", self.folds)
-        windows = LateWindows(self.num_rows("train"), self.windows)
-        batches = MiniBatches(windows, self.batch_size, *self.share, self._position)
+
+        def windows(epoch: int, first: int) -> Iterator[Window]:
+            # Made by the loader, not here: after an error in this method, Lightning leaves DataLoaders patched.
+            return self.windows().windows(epoch, first)
+
+        batches = MiniBatches(self.num_rows("train"), windows, self.batch_size, *self.share, self._position)
         if self._served == "mini-batches":
             return batches
         steps = steps_per_chunk(len(batches), self.batch_size, self.num_features, self._moments)
@@ -138,7 +135,7 @@ class DataModule(PreparedRows):
         if self._serves_raw:
             return Blocks(lambda: parallel_map(self.local_blocks(part), lambda make: make()))
         if part == "predict" or self.streamed(part):
-            return Blocks(lambda: self._transformed_blocks(self.local_blocks(part)))
+            return Blocks(lambda: self._transformed_blocks(part))
         return Blocks(lambda: self._slices(self.rows(part)))
 
     def _slices(self, rows: Rows) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 """Rows as models get them: `Batch` unpacks as ``X, y``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,13 +116,9 @@ class Rows:
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Fetch some rows: views of a slice, or copies."""
-        if isinstance(rows, slice):
-            columns = self._columns(self.numbers[rows])
-        else:  # index_select is twice as fast as numbers[rows], which has to find out first what rows are
-            columns = [column.contiguous() for column in self._columns(self.numbers.index_select(0, rows))]
+        # index_select is twice as fast as numbers[rows], which has to find out first what rows are
+        numbers = self.numbers[rows] if isinstance(rows, slice) else self.numbers.index_select(0, rows)
+        columns = numbers.split([self.num_features, *[1] * (numbers.shape[1] - self.num_features)], dim=1)
+        if not isinstance(rows, slice):
+            columns = [column.contiguous() for column in columns]
         return Batch(*columns, rows=rows, scaling=self.scaling)
-
-    def _columns(self, numbers: Tensor) -> Sequence[Tensor]:
-        widths = [self.num_features, *[1] * (numbers.shape[1] - self.num_features)]
-        columns: Sequence[Tensor] = numbers.split(widths, dim=1)
-        return columns

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch
-from linreg_pl.data.sampling import seeded_generator
+from linreg_pl.data.sampling import BLOCK, seeded_generator
 from linreg_pl.functional.factors import shifted_factor
 
 GroupKeys = Callable[[], Iterator[Sequence[Tensor]]]
-BLOCK = 2**16  # rows that are drawn for together, equally many for each fold
 
 
 class Folds:
-    """Draws folds.
+    """Draws folds, equally many rows of every 65536 for each.
 
     Args:
         num_folds: K.
@@ -51,10 +50,16 @@ class Folds:
         return torch.cat([self._block(block) for block in range(first, last + 1)])[numbers - first * BLOCK]
 
     def _mixed(self, keys: Sequence[Tensor]) -> np.ndarray:
-        """Return a number for each row that is the same for a group, and in whose order groups are dealt out."""
+        """Return a number for each row that is the same for a group, and in whose order groups are dealt out.
+
+        It mixes the bits of the keys (SplitMix64; Steele, Lea and Flood 2014).
+        """
         mixed = np.full(len(keys[0]), self.seed, np.uint64)
         for key in keys:
-            mixed = _mixed(mixed ^ key.numpy().view(np.uint64))
+            mixed ^= key.numpy().view(np.uint64)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed ^= mixed >> np.uint64(31)
         return mixed
 
     @lru_cache(maxsize=8)  # noqa: B019
@@ -70,11 +75,3 @@ class Folds:
         counts = folds.bincount(minlength=self.num_folds).tolist()
         columns = [column.mT.index_select(1, order).mT.split(counts) for column in batch]
         return torch.stack([shifted_factor(*rows) for rows in zip(*columns, strict=True)])
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """Mix the bits of 64-bit numbers (SplitMix64; Steele, Lea and Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed

@@ -5,9 +5,10 @@ under ``overfit_batches`` and to predict. Each of them gives a process its own r
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,41 +24,19 @@ Position = Callable[[Any], tuple[int, int]]  # epoch, and its mini-batches alrea
 
 
 class Window(NamedTuple):
-    """Rows in memory that make up consecutive mini-batches."""
+    """Rows in memory that make up consecutive mini-batches; only the last of an epoch may end in a short one."""
 
     rows: Rows
     order: Tensor  # shape (n,): mini-batch after mini-batch
     first: int  # number of the first mini-batch within the epoch
 
 
-class Windows(Protocol):
-    """The rows of an epoch in their order: a small table is one window, a large one is read in many."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def windows(self, epoch: int, first: int) -> Iterator[Window]:
-        """Yield an epoch's windows, beginning with that of mini-batch ``first``.
-
-        Only the last window may end in a short mini-batch.
-        """
-
-
+@dataclass(eq=False)
 class OneWindow:
-    """All rows as one window.
+    """All rows as one window, in an order for each epoch."""
 
-    Args:
-        rows: the rows.
-        orders: their order in each epoch.
-    """
-
-    def __init__(self, rows: Rows, orders: EpochOrders) -> None:
-        self.rows = rows
-        self.orders = orders
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.rows)
+    rows: Rows
+    orders: EpochOrders
 
     def windows(self, epoch: int, first: int) -> Iterator[Window]:
         """Yield the one window."""
@@ -65,31 +44,8 @@ class OneWindow:
 
     def in_order(self) -> Iterator[Callable[[], Batch]]:
         """Yield functions that fetch all rows in the order of the table, some at a time."""
-        slices = (slice(start, start + 2**15) for start in range(0, len(self), 2**15))
+        slices = (slice(start, start + 2**15) for start in range(0, len(self.rows), 2**15))
         return (partial(self.rows.__getitem__, some) for some in slices)
-
-
-class LateWindows:
-    """Windows that are made once the first is asked for, so that errors of the rows are raised then.
-
-    After an error in a method that returns a loader, Lightning leaves the classes of all DataLoaders patched.
-
-    Args:
-        num_rows: that there will be.
-        make: makes the windows.
-    """
-
-    def __init__(self, num_rows: int, make: Callable[[], Windows]) -> None:
-        self.num_rows = num_rows
-        self.make = make
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.num_rows
-
-    def windows(self, epoch: int, first: int) -> Iterator[Window]:
-        """Return an epoch's windows, beginning with that of mini-batch ``first``."""
-        return self.make().windows(epoch, first)
 
 
 class _Training:
@@ -110,49 +66,42 @@ class _Training:
         self.resumes = True
 
 
+@dataclass(eq=False)
 class MiniBatches(_Training):
     """This process's rows of every mini-batch of an epoch (d2l section 3.3.4: ``data_iter``).
 
     Mini-batch ``t`` of an epoch is rows ``order[t * batch_size : (t + 1) * batch_size]``, over all processes;
     process ``rank`` takes every ``world_size``-th of them. A process without a row in a mini-batch gets an empty
     one, so that all take the same number of steps.
-
-    Args:
-        windows: the rows in their order.
-        batch_size: rows in one mini-batch, over all processes.
-        rank: this process.
-        world_size: number of processes.
-        position: tells the epoch and how many of its mini-batches are done; asked when iteration starts.
     """
 
-    def __init__(self, windows: Windows, batch_size: int, rank: int, world_size: int, position: Position) -> None:
-        self.windows = windows
-        self.rows_per_step = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.position = position
+    num_rows: int  # of an epoch
+    windows: Callable[[int, int], Iterator[Window]]  # those of an epoch, beginning with that of a mini-batch
+    rows_per_step: int  # over all processes
+    rank: int  # of this process
+    world_size: int
+    position: Position  # asked when iteration starts
 
     def __len__(self) -> int:
         """Return the number of mini-batches in a whole epoch."""
-        return -(-len(self.windows) // self.rows_per_step)
+        return -(-self.num_rows // self.rows_per_step)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the mini-batches from the current position to the end of the epoch."""
         epoch, done = self.position(self)
         size, rank, world_size = self.rows_per_step, self.rank, self.world_size
         at_once = max(1, ROWS_AT_ONCE // size)
-        for rows, order, first in self.windows.windows(epoch, done):
+        for rows, order, first in self.windows(epoch, done):
             skip = max(0, done - first)
             start = skip - skip % at_once  # a resumed fit fetches the same rows together, for the same bits
             skip -= start
-            for some in order[start * size :].split(at_once * size):
-                counts = [min(size, len(some) - before) for before in range(0, len(some), size)]
-                mine = [indices[rank::world_size] for indices in some.split(size)]
-                found = rows[torch.cat(mine)]
+            for before in range(start * size, len(order), at_once * size):
+                whole = order[before : before + at_once * size].split(size)
+                mine = [indices[rank::world_size] for indices in whole]
                 shares = [len(indices) for indices in mine]
-                parts = zip(counts, mine, *(column.split(shares) for column in found), strict=True)
-                for count, chosen, *columns in islice(parts, skip, None):
-                    yield Batch(*columns, num_rows=count, rows=chosen, scaling=rows.scaling)
+                columns = (column.split(shares) for column in rows[torch.cat(mine)])
+                for indices, chosen, *parts in islice(zip(whole, mine, *columns, strict=True), skip, None):
+                    yield Batch(*parts, num_rows=len(indices), rows=chosen, scaling=rows.scaling)
                 skip = 0
 
 
@@ -165,30 +114,23 @@ class Chunk(NamedTuple):
     counts: Tensor  # int64, shape (K,): rows of each mini-batch over all processes
 
 
+@dataclass(eq=False)
 class Chunks(_Training):
-    """Many mini-batches at a time; the first chunks double in length, so that curves show the descent.
+    """Many mini-batches at a time; the first chunks double in length, so that curves show the descent."""
 
-    Args:
-        batches: the mini-batches.
-        steps: mini-batches in a chunk, at most.
-        interval: a chunk also ends where the number of steps since the start of training is a multiple of
-            this, if not 0.
-        shared: whether the processes share the rows of a mini-batch out, or each gets all.
-    """
-
-    def __init__(self, batches: MiniBatches, steps: int, interval: int = 0, shared: bool = True) -> None:
-        self.batches = batches
-        self.steps = steps
-        self.interval = interval
-        self.rank, self.world_size = (batches.rank, batches.world_size) if shared else (0, 1)
+    batches: MiniBatches
+    steps: int  # mini-batches in a chunk, at most
+    interval: int = 0  # a chunk also ends where the steps since the start of training are a multiple of this, if not 0
+    shared: bool = True  # whether the processes share the rows of a mini-batch out, or each gets all
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks from the current position to the end of the epoch."""
         batches = self.batches
         epoch, done = batches.position(self)
-        batch_size, rank, world_size = batches.rows_per_step, self.rank, self.world_size
+        batch_size = batches.rows_per_step
+        rank, world_size = (batches.rank, batches.world_size) if self.shared else (0, 1)
         steps_before = epoch * len(batches)
-        for window in batches.windows.windows(epoch, done):
+        for window in batches.windows(epoch, done):
             done = max(done, window.first)
             stop = window.first + -(-len(window.order) // batch_size)
             while done < stop:
@@ -205,15 +147,11 @@ class Chunks(_Training):
                 done += steps
 
 
+@dataclass(eq=False)
 class Blocks(Generic[T]):
-    """Blocks of rows in their order, from the start each time they are asked for.
+    """Blocks of rows in their order, by a function that returns a new iterator each time they are asked for."""
 
-    Args:
-        blocks: returns an iterator over them.
-    """
-
-    def __init__(self, blocks: Callable[[], Iterator[T]]) -> None:
-        self.blocks = blocks
+    blocks: Callable[[], Iterator[T]]
 
     def __iter__(self) -> Iterator[T]:
         """Yield the blocks."""

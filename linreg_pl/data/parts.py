@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as L
@@ -17,47 +18,28 @@ Part = Literal["train", "val", "test", "predict"]
 
 
 class RowsInParts(L.LightningDataModule, ABC):
-    """Rows for training, validation, testing and prediction, in blocks, with names and raw units.
+    """Rows for training, validation, testing and prediction, in blocks, with names and raw units."""
 
-    Attributes:
-        feature_names: names of the columns of X.
-        target_name: name of y.
-        formula: that made the columns, if one did.
-        intercept: whether it has one; None where no formula tells.
-        truth: the coefficients that the data were made with, weights then bias, if known.
-        weighted: whether training rows have weights.
-        predicts_weighted: whether rows to predict have them.
-        sample: draws some of the training rows while they are read; None for none.
-    """
-
-    feature_names: list[str]
+    feature_names: list[str]  # of the columns of X
     target_name: str
-    formula: str | None = None
-    intercept: bool | None = None
-    weighted = predicts_weighted = False
-    truth: tuple[list[float], float] | None = None
-    sample: Sample | None = None
+    formula: str | None = None  # that made the columns
+    intercept: bool | None = None  # whether it has one; None where no formula tells
+    weighted = False  # whether training rows have weights
+    predicts_weighted = False  # whether rows to predict have them
+    truth: tuple[list[float], float] | None = None  # weights and bias that the data were made with
+    sample: Sample | None = None  # draws some of the training rows while they are read
 
     def require_bias(self, has_bias: bool) -> None:
-        """Check that a model has a bias if the formula wants one, and none if not.
-
-        Raises:
-            InputError: it differs.
-        """
+        """Raise InputError unless a model has a bias if the formula wants one, and none if not."""
         if self.intercept not in (None, has_bias):
             mend = "no intercept, the model has: give it bias=False" if has_bias else "an intercept: add - 1 to it"
             raise InputError(f"--data.formula: has {mend}")
 
     @abstractmethod
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
-        """Yield functions that make the blocks of a part: raw rows, in order.
+        """Yield functions that make one process's share of the blocks of a part: raw rows, in order.
 
         Any thread may call them, so that threads decode while one reads.
-
-        Args:
-            part: which rows.
-            rank: this process.
-            world_size: processes that share the blocks out.
         """
 
     @abstractmethod
@@ -93,26 +75,20 @@ class RowsInParts(L.LightningDataModule, ABC):
         batches = [make() for make in self.delayed_blocks(part)]
         return torch.cat([batch.X for batch in batches]), torch.cat([batch.y for batch in batches])
 
-    def _sampled_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
-        """`delayed_blocks`; some of the training rows go to the sample."""
-        blocks = self.delayed_blocks(part, rank, world_size)
-        return map(self._tap_sample, blocks) if part == "train" and self.sample is not None else blocks
+    def sampled_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
+        """`delayed_blocks`, or one without rows if there are none, for the Trainer needs a batch.
 
-    def _tap_sample(self, make: Callable[[], Batch]) -> Callable[[], Batch]:
-        def made() -> Batch:
-            batch = make()
-            self.sample.add(batch)  # type: ignore[union-attr]
-            return batch
-
-        return made
-
-    def local_blocks(self, part: Part) -> Iterator[Callable[[], Batch]]:
-        """This process's blocks of a part; one without rows if there are none, for the Trainer needs a batch."""
+        Some of the training rows go to the sample.
+        """
         make = None
-        for make in self._sampled_blocks(part, *self.share):
-            yield make
+        for make in self.delayed_blocks(part, rank, world_size):
+            yield make if self.sample is None or part != "train" else partial(_tap_sample, self.sample, make)
         if make is None:
             yield self._no_rows
+
+    def local_blocks(self, part: Part) -> Iterator[Callable[[], Batch]]:
+        """This process's `sampled_blocks` of a part."""
+        return self.sampled_blocks(part, *self.share)
 
     def _no_rows(self) -> Batch:
         weight = torch.empty(0, 1) if self.weighted else None
@@ -129,6 +105,6 @@ class RowsInParts(L.LightningDataModule, ABC):
             torch.distributed.all_gather_object(everyone, value)
         return everyone
 
-    def _any_process(self, has: object) -> bool:
-        """Whether any process has something; all of them must ask."""
-        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)
+
+def _tap_sample(sample: Sample, make: Callable[[], Batch]) -> Batch:
+    return sample.add(make())

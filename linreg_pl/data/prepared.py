@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -12,15 +11,15 @@ from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.folds import Folds, GroupKeys
-from linreg_pl.data.loaders import Blocks, OneWindow, Windows
+from linreg_pl.data.loaders import Blocks, OneWindow
 from linreg_pl.data.parts import Part, RowsInParts
 from linreg_pl.data.sampling import EpochOrders
 from linreg_pl.data.spill import Spill, temporary_path
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
-from linreg_pl.data.transform import Transform
+from linreg_pl.data.transform import to_float32
 from linreg_pl.errors import as_run
-from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted, shifted_factor
+from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted_factor
 from linreg_pl.functional.least_squares import num_rows
 from linreg_pl.functional.stability import CurvatureMoments, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
@@ -33,29 +32,14 @@ ROUGH_ROWS = 2**12  # tell the scaling that rows are copied with, however the fi
 
 
 class PreparedRows(RowsInParts):
-    """Training rows with what is known of them, and rows as SGD takes them.
+    """Training rows with what is known of them, and rows as SGD takes them; the arguments are those of `DataModule`."""
 
-    Args:
-        batch_size: rows in one SGD mini-batch, over all processes.
-        seed: shuffles the training rows anew each epoch.
-        standardize: whether columns are standardised.
-
-    Attributes:
-        summary: what is known of the training rows.
-        memory: MiB of rows kept in memory.
-        clusters: names of one or two columns; rows with the same value are a cluster.
-        groups: names of columns; rows with the same values are in the same fold of a cross-validation.
-        group_keys: yields the keys of these groups, of all rows.
-        folds: that factors are wanted of; None for those of all rows.
-        carried: columns of clusters or groups whose keys blocks of training rows carry in ``ids``, after the numbers of
-            the rows in their table; None for neither.
-    """
-
-    memory = math.inf
-    clusters: Sequence[str] = ()
-    groups: Sequence[str] = ()
-    group_keys: GroupKeys | None = None
-    folds: Folds | None = None
+    memory = math.inf  # MiB of rows kept
+    clusters: Sequence[str] = ()  # one or two columns; rows with the same value are a cluster
+    groups: Sequence[str] = ()  # columns; rows with the same values are in the same fold of a cross-validation
+    group_keys: GroupKeys | None = None  # yields the keys of these groups, of all rows
+    folds: Folds | None = None  # that factors are wanted of; None for those of all rows
+    # Columns of clusters or groups whose keys blocks of training rows carry in `ids`, after the numbers of the rows.
     carried: Sequence[str] | None = None
     _served: Served = "mini-batches"
 
@@ -68,12 +52,12 @@ class PreparedRows(RowsInParts):
         self.summary = TrainingSummary()
         self._scaling: Scaling | None = None
         self._fits = False  # so standardised columns are wanted
-        self._transform: Transform | None = None
+        self._rounded: set[str] = set()  # columns that `to_float32` told of
         self._forget_rows()
 
     def _forget_rows(self) -> None:
         self._rows: dict[Part, Rows] = {}
-        self._windows: Windows | None = None
+        self._windows: OneWindow | Spill | None = None
         self._curvature: CurvatureMoments | None = None
         self._factor_of_copy: Tensor | None = None
 
@@ -96,11 +80,7 @@ class PreparedRows(RowsInParts):
         return self.summary.factor
 
     def set_factor(self, factor: Tensor | None) -> None:
-        """Set the triangular factor of the training rows.
-
-        Raises:
-            InputError: the values of a column are too large or too small to be squared.
-        """
+        """Set the triangular factor of the training rows; errors are those of `TrainingSummary.set_factor`."""
         self.summary.set_factor(factor, [*self.feature_names, self.target_name])
 
     @property
@@ -114,9 +94,7 @@ class PreparedRows(RowsInParts):
     def factors(self, part: Part, folds: Folds | None = None) -> Blocks[Tensor]:
         """Load shifted triangular factors of ``[1 X y]``, each of some blocks of a part, made by several threads.
 
-        Args:
-            part: of the rows.
-            folds: whose rows are wanted apart, so that there is a factor for each.
+        There is one for each of the folds, if they are given.
         """
         of_block, merge = (_factor, merge_shifted) if folds is None else (folds.factors, merge_folds)
 
@@ -131,15 +109,17 @@ class PreparedRows(RowsInParts):
 
         return Blocks(factors)
 
+    def _any_process(self, has: object) -> bool:
+        """Whether any process has something; all of them must ask."""
+        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)
+
     def streamed(self, part: Part) -> bool:
         """Whether a part is too large to be kept in memory."""
         return self.num_rows(part) * (self.num_features + 1) * 4 > self.memory * 2**20
 
     def to_float32(self, batch: Batch, scaling: Scaling | None) -> Tensor:
-        """Return a block of raw rows as float32, one row after another, as `Transform` does."""
-        if self._transform is None:
-            self._transform = Transform(self.feature_names, self.target_name)
-        return self._transform(batch, scaling, self._tell)
+        """Return a block of raw rows as float32, one row after another."""
+        return to_float32(batch, scaling, [*self.feature_names, self.target_name], self._rounded, self._tell)
 
     def _tell(self, message: str) -> None:
         if self.share[0] == 0:
@@ -149,32 +129,32 @@ class PreparedRows(RowsInParts):
     def _widths(self) -> tuple[int, ...]:
         return (self.num_features, *[1] * (1 + self.weighted))
 
-    def _load_and_transform(self, make: Callable[[], Batch]) -> Batch:
-        batch = make()
-        X, *others = self.to_float32(batch, self._scaling).split([column.shape[1] for column in batch], dim=1)
-        return batch.with_columns(X, *others, scaling=self._scaling)
+    def _transformed_blocks(self, part: Part) -> Iterator[Batch]:
+        scaling = self.scaling
 
-    def _transformed_blocks(self, blocks: Iterator[Callable[[], Batch]]) -> Iterator[Batch]:
-        _ = self.scaling  # to be learned before
-        return parallel_map(blocks, self._load_and_transform)
+        def transformed(make: Callable[[], Batch]) -> Batch:
+            batch = make()
+            X, *others = self.to_float32(batch, scaling).split([column.shape[1] for column in batch], dim=1)
+            return batch.with_columns(X, *others, scaling=scaling)
+
+        return parallel_map(self.local_blocks(part), transformed)
 
     @torch.inference_mode(False)  # whoever asks first: rows of a validation may be wanted for training later
     def rows(self, part: Part) -> Rows:
         """Rows of a part as float32, standardised if asked for, in memory from now on."""
         if part not in self._rows:
             scaling = self.scaling
-            blocks = self._sampled_blocks(part)
             # Memory from numpy, which asks for huge pages: random rows are then found half again as fast.
             numbers = torch.from_numpy(np.empty((self.num_rows(part), sum(self._widths)), np.float32))
             start = 0
-            for some in parallel_map(blocks, lambda make: self.to_float32(make(), scaling)):
+            for some in parallel_map(self.sampled_blocks(part), lambda make: self.to_float32(make(), scaling)):
                 numbers[start : start + len(some)] = some
                 start += len(some)
             self._rows[part] = Rows(numbers, self.num_features, scaling=scaling)
         return self._rows[part]
 
     @torch.inference_mode(False)
-    def windows(self) -> Windows:
+    def windows(self) -> OneWindow | Spill:
         """The training rows in windows: one in memory, or many from a file that this machine's processes share."""
         if self._windows is None:
             if self.streamed("train"):
@@ -186,26 +166,26 @@ class PreparedRows(RowsInParts):
     def _copied(self) -> Spill:
         """Copy the training rows to a file that this machine's processes share, and find their factor meanwhile."""
         strategy = None if self.trainer is None else self.trainer.strategy
-        rows = (self.num_rows("train"), self._widths)
-        window_bytes = int(self.memory * 2**20) // 16
-        spill = Spill(temporary_path(strategy), *rows, self.batch_size, self.seed, window_bytes)
+        shape, window_bytes = (self.num_rows("train"), self._widths), int(self.memory * 2**20) // 16
+        spill = Spill(temporary_path(strategy), *shape, self.batch_size, self.seed, window_bytes)
         factors: list[Tensor] = []
         rough: Scaling | None = None
 
-        def factored(make: Callable[[], Batch]) -> tuple[Tensor, Tensor]:
-            batch = make()
-            return shifted_factor(*batch), self.to_float32(batch, rough)
-
         def copied() -> Iterator[Tensor]:
             nonlocal rough
-            blocks = self._sampled_blocks("train")
+            blocks = self.sampled_blocks("train")
             first: list[Batch] = []
             while sum(len(block.y) for block in first) < ROUGH_ROWS and (make := next(blocks, None)):
                 first.append(make())
             if self.standardize:
                 rough = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
-            made: Iterator[Callable[[], Batch]] = (partial(_itself, block) for block in first)
-            for part, numbers in parallel_map(chain(made, blocks), factored):
+
+            def factored(block: Batch | Callable[[], Batch]) -> tuple[Tensor, Tensor]:
+                batch = block if isinstance(block, Batch) else block()
+                return shifted_factor(*batch), self.to_float32(batch, rough)
+
+            every: Iterator[Batch | Callable[[], Batch]] = chain(first, blocks)
+            for part, numbers in parallel_map(every, factored):
                 factors.append(part)
                 if len(factors) == BLOCKS_PER_STEP:
                     factors[:] = [merge_shifted(torch.stack(factors))]
@@ -233,15 +213,14 @@ class PreparedRows(RowsInParts):
     def curvature(self) -> CurvatureMoments:
         """Moments of the curvature of the training rows as SGD takes them, found when they are first asked for."""
         windows = self.windows()
-        if self._curvature is None:
-            assert isinstance(windows, OneWindow)  # a file of rows has them since it was written
+        if self._curvature is None:  # for a file of rows they were found when it was written
             self._curvature = self._measured(windows.in_order())
         return self._curvature
 
     def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
         factor, first = self.summary.shifted, None
         if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
-            first = second_moments(as_shifted(factor), self.scaling)
+            first = second_moments(factor, self.scaling)
 
         def measured(make: Callable[[], Batch]) -> CurvatureMoments:
             rows = make()
@@ -251,15 +230,6 @@ class PreparedRows(RowsInParts):
         for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total
-
-
-def _itself(block: Batch) -> Batch:
-    return block
-
-
-def as_shifted(factor: Tensor) -> Tensor:
-    """A factor that may come from a checkpoint, which has no shift."""
-    return factor if len(factor) > factor.shape[1] else shifted(factor)
 
 
 def _factor(make: Callable[[], Batch]) -> Tensor:

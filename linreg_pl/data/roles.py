@@ -1,8 +1,8 @@
-"""Which columns of a table are used for what, as the flags say, and what is refused."""
+"""Which columns of a table are used for what, as the flags say, and what is refused: by an InputError that says why."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from linreg_pl.errors import InputError, suggestion
 from linreg_pl.tables.columns import Columns
@@ -22,86 +22,32 @@ def coded_columns(categorical: Sequence[str], formula: str | Mapping[str, Any] |
     return [name for factor in read_formula(text, ("_",)).factors if factor.is_coded for name in factor.columns]
 
 
-class NamedColumns(NamedTuple):
-    """What the flags name, where no formula does.
+def named_columns(
+    source: Source,
+    apart: Sequence[str | None],
+    target: str | None,
+    features: Sequence[str] | None,
+    categorical: Sequence[str],
+    levels: Mapping[str, Sequence[str]],
+    **options: Any,
+) -> Columns:
+    """Return how the columns of a table are used, where no formula tells.
 
-    Attributes:
+    Args:
+        source: the table.
+        apart: columns that are no features unless they are named.
         target: a column.
         features: columns; None for all that can be.
         categorical: those of them whose values are levels.
         levels: of these, where they are given.
-    """
-
-    target: str | None
-    features: Sequence[str] | None
-    categorical: Sequence[str]
-    levels: Mapping[str, Sequence[str]]
-
-    def columns(self, source: Source, apart: Sequence[str | None], **options: Any) -> Columns:
-        """Return how the columns of a table are used.
-
-        Args:
-            source: the table.
-            apart: columns that are no features unless they are named.
-            options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
-
-        Raises:
-            InputError: names the column and the flag.
-        """
-        if self.target is None:
-            raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
-        features = self.features
-        if features is None:
-            numeric = numeric_names(source)
-            usable = [name for name in source.schema.names if name in numeric or name in self.categorical]
-            features = [name for name in usable if name not in (self.target, *apart)]
-        check_features(source, self.target, features, self.categorical, list(self.levels))
-        known = {name: list(self.levels.get(name, [])) for name in features if name in self.categorical}
-        return Columns(list(features), known, **options)
-
-
-def formula_columns(
-    source: Source,
-    formula: str | Mapping[str, Any],
-    apart: Sequence[str | None],
-    named: NamedColumns,
-    **options: Any,
-) -> Formula:
-    """Return how a formula uses the columns of a table.
-
-    Args:
-        source: the table.
-        formula: its text, or what a checkpoint keeps of one.
-        apart: columns that ``.`` does not stand for.
-        named: what no flag may name besides.
         options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
-
-    Raises:
-        InputError: such a flag is given, or the formula cannot be used.
     """
-    if given := [name for name, value in named._asdict().items() if value]:
-        raise InputError(f"--data.{given[0]}: is said by --data.formula; leave it out")
-    if isinstance(formula, str):
-        usable = [column.name for column in source.schema if can_be_levels(column.type)]
-        columns = Formula.of(formula, source, [name for name in usable if name not in apart], **options)
-    else:
-        columns = Formula(**(dict(formula) | options))
-    require_columns("--data.formula", columns.features, source)
-    return columns
-
-
-def check_features(
-    source: Source,
-    target: str,
-    features: Sequence[str],
-    categorical: Sequence[str],
-    levels: Sequence[str],
-) -> None:
-    """Check that columns of a table can be the features.
-
-    Raises:
-        InputError: names the column and the flag.
-    """
+    if target is None:
+        raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
+    if features is None:
+        numeric = numeric_names(source)
+        usable = [name for name in source.schema.names if name in numeric or name in categorical]
+        features = [name for name in usable if name not in (target, *apart)]
     require_columns("--data.features", features, source)
     if not features:
         raise InputError(
@@ -114,26 +60,48 @@ def check_features(
             " name it, or leave it out of --data.features"
         )
     for name in categorical:
-        if not can_be_levels(source.schema.field(name).type):
-            raise InputError(
-                f"{source.name}: column {name!r} is of type {source.schema.field(name).type},"
-                " whose values cannot be levels"
-            )
-    if apart := [name for name in categorical if name not in features]:
-        raise InputError(f"--data.categorical: {apart[0]!r} is not among --data.features")
+        if not can_be_levels(kind := source.schema.field(name).type):
+            raise InputError(f"{source.name}: column {name!r} is of type {kind}, whose values cannot be levels")
+    if unused := [name for name in categorical if name not in features]:
+        raise InputError(f"--data.categorical: {unused[0]!r} is not among --data.features")
     if strange := [name for name in levels if name not in categorical]:
         hint = suggestion(strange[0], categorical)
         raise InputError(f"--data.levels: {strange[0]!r} is not among --data.categorical{hint}")
     if target in features:
         raise InputError(f"--data.features: contains the target {target!r}")
+    known = {name: list(levels.get(name, ())) for name in features if name in categorical}
+    return Columns(list(features), known, **options)
+
+
+def formula_columns(
+    source: Source,
+    apart: Sequence[str | None],
+    formula: str | Mapping[str, Any],
+    named: Mapping[str, object],
+    **options: Any,
+) -> Formula:
+    """Return how a formula uses the columns of a table.
+
+    Args:
+        source: the table.
+        apart: columns that ``.`` does not stand for.
+        formula: its text, or what a checkpoint keeps of one.
+        named: flags that it is instead of, none of which may be given.
+        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+    """
+    if given := [flag for flag, value in named.items() if value]:
+        raise InputError(f"--data.{given[0]}: is said by --data.formula; leave it out")
+    if isinstance(formula, str):
+        usable = [column.name for column in source.schema if can_be_levels(column.type)]
+        columns = Formula.of(formula, source, [name for name in usable if name not in apart], **options)
+    else:
+        columns = Formula(**(dict(formula) | options))
+    require_columns("--data.formula", columns.features, source)
+    return columns
 
 
 def check_others(weights: str | None, ids: Sequence[str], used: Sequence[str]) -> None:
-    """Check the weights and the columns that go along into the predictions.
-
-    Raises:
-        InputError: names the column.
-    """
+    """Refuse weights that are also used otherwise, and columns that the predictions have anyway."""
     if taken := [name for name in ids if name in PREDICTED]:
         raise InputError(f"--data.ids: the predictions have a column {taken[0]!r} of their own; rename yours")
     if weights in used:
@@ -141,11 +109,7 @@ def check_others(weights: str | None, ids: Sequence[str], used: Sequence[str]) -
 
 
 def check_names(path: str, names: Sequence[str]) -> None:
-    """Check the names of the columns of X.
-
-    Raises:
-        InputError: two are alike, or one is that of the intercept.
-    """
+    """Refuse two columns of X of one name, or one with that of the intercept."""
     for name in names:
         if name == "bias" or names.count(name) > 1:
             what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
@@ -153,11 +117,7 @@ def check_names(path: str, names: Sequence[str]) -> None:
 
 
 def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], targets: Sequence[str]) -> None:
-    """Check that columns can make clusters, and others groups.
-
-    Raises:
-        InputError: names the column and the reason.
-    """
+    """Refuse columns that can make no clusters, or no groups."""
     if len(names) > 2:
         raise InputError(f"--data.clusters: {len(names)} columns; give one, or two for two-way clusters")
     for what, given in (("clusters", names), ("groups", groups)):
@@ -169,11 +129,7 @@ def check_clusters(source: Source, names: Sequence[str], groups: Sequence[str], 
 
 
 def columns_as_saved(state: Mapping[str, Any], wanted: Columns) -> Columns:
-    """Return columns with what a checkpoint knows of them, in its order; those that are wanted if they are others.
-
-    Raises:
-        InputError: another unit of time is wanted, or means that were not learned.
-    """
+    """Return columns with what a checkpoint knows of them, in its order; those that are wanted if they are others."""
     saved = saved_columns(state)
     if saved.time_unit != wanted.time_unit:
         raise InputError(
@@ -185,19 +141,6 @@ def columns_as_saved(state: Mapping[str, Any], wanted: Columns) -> Columns:
         )
     alike = sorted(saved.features) == sorted(wanted.features)
     return replace(saved, missing=wanted.missing, unknown=wanted.unknown) if alike else wanted
-
-
-def check_kinds(source: Source, kinds: Mapping[str, str], saved: Mapping[str, str]) -> None:
-    """Check that columns hold what they held when a checkpoint was made.
-
-    Raises:
-        InputError: one holds something else.
-    """
-    for name, kind in saved.items():
-        if kinds[name] != kind:
-            raise InputError(
-                f"{source.name}: column {name!r} holds {kinds[name]}, but the checkpoint was made with {kind}"
-            )
 
 
 def column_kinds(source: Source, columns: Columns) -> dict[str, str]:

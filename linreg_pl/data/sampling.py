@@ -9,6 +9,7 @@ change a mini-batch, and the position in the epoch is all the state there is.
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -16,37 +17,32 @@ from torch import Tensor
 
 from linreg_pl.data.batch import Batch
 
+BLOCK = 2**16  # rows that are drawn for together
 
+
+@dataclass
 class Sample:
     """A random sample of the rows, drawn from the blocks of a table while they are read.
 
     The same rows are drawn whichever process reads a block, and however often.
-
-    Args:
-        share: share of the rows to draw.
-        seed: decides which rows.
-
-    Attributes:
-        blocks: columns of the rows drawn from each block, by the number of its first row.
     """
 
-    def __init__(self, share: float, seed: int) -> None:
-        self.share = share
-        self.seed = seed
-        self.blocks: dict[int, tuple[Tensor, ...]] = {}
+    share: float  # of the rows to draw
+    seed: int
+    blocks: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)  # columns drawn, by the block's first row
 
-    def add(self, batch: Batch) -> None:
-        """Draw some rows of a block."""
+    def add(self, batch: Batch) -> Batch:
+        """Draw some rows of a block, and return the block."""
         assert isinstance(batch.rows, slice)
         start, length = batch.rows.start, len(batch.y)
-        if start in self.blocks:
-            return
-        generator = seeded_generator(self.seed, "sample", start)
-        draws = torch.rand(int(self.share * length) + 2, generator=generator, dtype=torch.float64)
-        count = min(int(self.share * length + draws[-1]), length)
-        taken = ((torch.arange(count) + draws[:count]) * (length / max(count, 1))).long().clamp_(max=length - 1)
-        if count:
-            self.blocks[start] = tuple(column[taken] for column in batch)
+        if start not in self.blocks:
+            generator = seeded_generator(self.seed, "sample", start)
+            draws = torch.rand(int(self.share * length) + 2, generator=generator, dtype=torch.float64)
+            count = min(int(self.share * length + draws[-1]), length)
+            taken = ((torch.arange(count) + draws[:count]) * (length / max(count, 1))).long().clamp_(max=length - 1)
+            if count:
+                self.blocks[start] = tuple(column[taken] for column in batch)
+        return batch
 
     def columns(self) -> list[Tensor]:
         """Features ``(n, P)``, targets ``(n, 1)`` and perhaps weights ``(n, 1)``, in the order of the rows, float64."""
@@ -55,11 +51,7 @@ class Sample:
 
 
 def seeded_generator(*key: int | str) -> torch.Generator:
-    """Return a CPU generator that depends on the key alone, never on global state.
-
-    Args:
-        key: what the random numbers are for, e.g. ``(seed, "order", epoch)``.
-    """
+    """Return a CPU generator that depends on a key alone, such as ``(seed, "order", epoch)``, not on global state."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
@@ -71,11 +63,9 @@ def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
 
 
 class EpochOrders:
-    """The order of the rows in each epoch. While one is used, another thread draws the next.
+    """The order of the rows in each epoch, by `permutation`. While one is used, another thread draws the next.
 
-    Args:
-        num_rows: number of rows.
-        seed: shuffles the rows anew each epoch; None keeps them in order.
+    Without a seed, the rows stay in order.
     """
 
     def __init__(self, num_rows: int, seed: int | None) -> None:
@@ -95,24 +85,16 @@ class EpochOrders:
         return self._drawn[epoch].result()
 
 
+@dataclass(eq=False)
 class Split:
     """Which rows are held out: the same share of every 65536 consecutive rows, drawn at random.
 
     The rows after the last whole 65536 belong to those before.
-
-    Args:
-        num_rows: rows of the table.
-        fractions: share of each part that is held out.
-        seed: decides the draw.
     """
 
-    BLOCK = 2**16
-
-    def __init__(self, num_rows: int, fractions: Sequence[float], seed: int) -> None:
-        self.num_rows = num_rows
-        self.fractions = fractions
-        self.seed = seed
-        self._last = max(1, num_rows // self.BLOCK) - 1
+    num_rows: int  # of the table
+    fractions: Sequence[float]  # share of each part that is held out
+    seed: int
 
     def counts(self) -> list[int]:
         """Rows of each part held out."""
@@ -120,13 +102,17 @@ class Split:
 
     def parts(self, start: int, stop: int) -> Tensor:
         """Part of each of some consecutive rows, ``(stop - start,)``: 0 for training, then as in ``fractions``."""
-        first = min(start // self.BLOCK, self._last)
-        blocks = [self._block(block) for block in range(first, min(-(-stop // self.BLOCK), self._last + 1))]
-        return torch.cat(blocks)[start - first * self.BLOCK : stop - first * self.BLOCK]
+        first = min(start // BLOCK, self._last)
+        blocks = [self._block(block) for block in range(first, min(-(-stop // BLOCK), self._last + 1))]
+        return torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK]
+
+    @property
+    def _last(self) -> int:
+        return max(1, self.num_rows // BLOCK) - 1
 
     @lru_cache(maxsize=4)  # noqa: B019
     def _block(self, block: int) -> Tensor:
-        start, stop = block * self.BLOCK, self.num_rows if block == self._last else (block + 1) * self.BLOCK
+        start, stop = block * BLOCK, self.num_rows if block == self._last else (block + 1) * BLOCK
         order = torch.randperm(stop - start, generator=seeded_generator(self.seed, "split", block))
         parts = torch.zeros(stop - start, dtype=torch.uint8)
         taken = 0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from linreg_pl.data.batch import Batch
-from linreg_pl.data.prepared import PreparedRows, as_shifted
+from linreg_pl.data.prepared import PreparedRows
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import CovarianceKind, ScoreSums
@@ -44,7 +44,7 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
     solution, shifted = data.summary.optimum(bias), data.summary.shifted
     if shifted is None or solution is None or solution.num_rows <= len(solution.theta):
         return
-    whitening, clusters = Whitening(solution, as_shifted(shifted)), data.clusters if kind == "cluster" else ()
+    whitening, clusters = Whitening(solution, shifted), data.clusters if kind == "cluster" else ()
     mse = float(solution.factor[-1, -1].square()) / solution.num_rows
     diagnostics = diagnostics and not explains_exactly(factor, bias, mse)
     if kind == "classical" and not diagnostics:
@@ -63,8 +63,6 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
                 residuals.add(block, rows, q)
             if scores is not None:
                 scores.add(block, rows, q, keys)
-        if scores is not None:
-            scores.end(block)
         if residuals is not None:
             residuals.end(block, numbers)
         return found
@@ -74,7 +72,7 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
     try:
         for found in parallel_map(data.local_blocks("train"), of_block):
             total.merge(found)
-            _require_memory(total, data.memory)
+            _require_memory(total.scores, data.memory)
     finally:
         data.carried = None
     total, *others = data.of_all_processes(total)
@@ -89,8 +87,8 @@ def look_again(data: PreparedRows, kind: CovarianceKind, bias: bool, diagnostics
         data.summary.diagnostics = total.residuals.result()
 
 
-def _require_memory(total: Sums, memory: float) -> None:
-    clusters = [] if total.scores is None else total.scores.clusters
+def _require_memory(scores: ScoreSums | None, memory: float) -> None:
+    clusters = [] if scores is None else scores.clusters
     needed = sum(some.sums.numel() for some in clusters) / 2**17
     if needed > memory:
         raise InputError(

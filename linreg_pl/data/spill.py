@@ -65,20 +65,10 @@ class Spill:
     _tile: tuple[Tensor, Tensor] | None = None
 
     def __init__(
-        self,
-        path: Path,
-        num_rows: int,
-        widths: tuple[int, ...],
-        batch_size: int,
-        seed: int,
-        window_bytes: int,
+        self, path: Path, num_rows: int, widths: tuple[int, ...], batch_size: int, seed: int, window_bytes: int
     ) -> None:
-        self.path = path
-        self.num_rows = num_rows
-        self.batch_size = batch_size
-        self.seed = seed
-        self.widths = widths
-        self.row_bytes = 4 * sum(self.widths)
+        self.path, self.num_rows, self.widths, self.batch_size, self.seed = path, num_rows, widths, batch_size, seed
+        self.row_bytes = 4 * sum(widths)
         self.block = max(1, min(BLOCK_BYTES // self.row_bytes, num_rows))
         # Windows hold whole mini-batches, and whole blocks too where that does not make them much larger.
         unit = lcm(self.block, batch_size)
@@ -94,17 +84,8 @@ class Spill:
         """How much wider than by an independent shuffle the means of mini-batches spread if the table is sorted."""
         return sqrt(1 + self.batch_size * self.block / min(self.window, self.num_rows))
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.num_rows
-
     def rescale(self, earlier: Scaling, scaling: Scaling) -> None:
-        """Have the columns of X standardised anew when they are read.
-
-        Args:
-            earlier: how they were standardised in the file.
-            scaling: how they are to be standardised.
-        """
+        """Have the columns of X, which an earlier scaling standardised, standardised anew when they are read."""
         # ((x - m) / s - (mean - m) / s) * s / scale  =  (x - mean) / scale, of many rows as if they were one
         (m, s), (mean, scale) = earlier, scaling
         offset, factor = torch.zeros(sum(self.widths)), torch.ones(sum(self.widths))
@@ -112,15 +93,7 @@ class Spill:
         self.scaling, self._tile = scaling, (offset.repeat(TILE), factor.repeat(TILE))
 
     def fill(self, blocks: Iterable[Tensor] | None, strategy: Strategy | None) -> None:
-        """Let one process of this machine write all rows, and the others wait for it.
-
-        Args:
-            blocks: the rows in the order of the table, as `Transform` makes them; None for the processes that wait.
-            strategy: by which the processes wait for each other; None for one process.
-
-        Raises:
-            InputError: there is no room for the rows.
-        """
+        """Let one process of this machine `write` all rows, and the others, which give no blocks, wait for it."""
         if strategy is not None:
             strategy.barrier()  # all have opened the file
         if blocks is not None:
@@ -130,11 +103,7 @@ class Spill:
             strategy.barrier()
 
     def write(self, blocks: Iterable[Tensor]) -> None:
-        """Write all rows, in the order of the table.
-
-        Raises:
-            InputError: there is no room for the rows.
-        """
+        """Write all rows as float32, in the order of the table, or raise InputError if there is no room for them."""
         size = self.num_rows * self.row_bytes
         if size > (room := shutil.disk_usage(self.path.parent).free):
             raise InputError(
@@ -174,10 +143,11 @@ class Spill:
     def in_order(self) -> Iterator[Callable[[], Batch]]:
         """Yield functions that read all rows in the order of the table, some at a time, for any thread to call."""
         step = max(1, PIECE_BYTES // self.row_bytes)
-        return (partial(self._piece, row, min(step, self.num_rows - row)) for row in range(0, self.num_rows, step))
 
-    def _piece(self, start: int, count: int) -> Batch:
-        return self._read([start], [count])[:]
+        def piece(start: int) -> Batch:
+            return self._read([start], [min(step, self.num_rows - start)])[:]
+
+        return (partial(piece, start) for start in range(0, self.num_rows, step))
 
     def _read(self, starts: list[int], counts: list[int]) -> Rows:
         """Read and scale some stretches of the file: at which row each starts, and how many rows it has."""

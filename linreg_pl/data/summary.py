@@ -7,7 +7,7 @@ from torch import Tensor
 
 from linreg_pl.errors import InputError
 from linreg_pl.functional.covariance import Covariance
-from linreg_pl.functional.factors import unshifted
+from linreg_pl.functional.factors import shifted, unshifted
 from linreg_pl.functional.inference import Inference, infer
 from linreg_pl.functional.least_squares import Solution, unique_solution
 from linreg_pl.functional.standardize import Scaling, column_scaling
@@ -20,17 +20,13 @@ class TrainingSummary:
 
     Attributes:
         factor: shape ``(P + 2, P + 2)``, float64; None while it is not known.
-        shifted: the same with its shift if that is known, to be merged with others.
+        shifted: the same with a shift, shape ``(P + 3, P + 2)``, to be merged with others.
         covariance: of the optimum's coefficients, if it is not the classical one.
         diagnostics: what its residuals look like, if that was asked for.
     """
 
     def __init__(self) -> None:
-        self.factor: Tensor | None = None
-        self.shifted: Tensor | None = None
-        self.covariance: Covariance | None = None
-        self.diagnostics: dict[str, Any] | None = None
-        self._optima: dict[bool, Solution | None] = {}
+        self.set_factor(None)
 
     def set_factor(self, factor: Tensor | None, names: Sequence[str] = ()) -> None:
         """Set the factor.
@@ -42,15 +38,22 @@ class TrainingSummary:
         Raises:
             InputError: the values of a column are too large or too small to be squared.
         """
-        self.shifted = factor
-        if factor is not None and factor.shape[0] > factor.shape[1]:
-            factor = unshifted(factor)
-        if factor is not None and names:
-            for name, size in zip(names, factor.abs().amax(dim=0)[1:].tolist(), strict=True):
-                _require_squarable(name, size)
-        self.factor = factor
-        self.covariance = self.diagnostics = None
-        self._optima = {}
+        self.factor = self.shifted = factor
+        self.covariance: Covariance | None = None
+        self.diagnostics: dict[str, Any] | None = None
+        self._optima: dict[bool, Solution | None] = {}
+        if factor is None:
+            return
+        if len(factor) == factor.shape[1]:
+            self.shifted = shifted(factor)
+        else:
+            self.factor = factor = unshifted(factor)
+        for name, size in zip(names, factor.abs().amax(dim=0)[1:].tolist(), strict=bool(names)):
+            if size != 0 and not 1e-150 < size < 1e150:
+                raise InputError(
+                    f"column {name!r}: its values are too {'small' if size < 1 else 'large'} to be squared in float64;"
+                    " rescale the column"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -69,12 +72,7 @@ class TrainingSummary:
         return self._optima[bias]
 
     def inference(self, bias: bool, level: float = 0.95) -> Inference | None:
-        """Standard errors and tests of the optimum; None if there are none.
-
-        Args:
-            bias: whether there is an intercept.
-            level: probability that an interval covers the truth.
-        """
+        """Standard errors and tests of the optimum, and intervals of a confidence level; None if there are none."""
         return infer(self.optimum(bias), level, self.covariance)
 
     def noise_floor(self, bias: bool) -> float | None:
@@ -96,9 +94,3 @@ class TrainingSummary:
                     f"column {name!r} has one value only, so it cannot be standardised: leave it out of --data.features"
                 )
         return scaling
-
-
-def _require_squarable(name: str, size: float) -> None:
-    if size != 0 and not 1e-150 < size < 1e150:
-        what = "small" if size < 1 else "large"
-        raise InputError(f"column {name!r}: its values are too {what} to be squared in float64; rescale the column")

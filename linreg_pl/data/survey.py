@@ -23,19 +23,12 @@ DROPPED = len(PARTS)  # the number of a part that is none
 
 
 class Survey(NamedTuple):
-    """What one pass over a table tells.
+    """What one pass over a table tells."""
 
-    Attributes:
-        missing: number of missing values by column.
-        rows: number of rows of each of `PARTS`, without those that are dropped or have weight 0.
-        levels: levels of the categorical columns that had none, over the training rows.
-        means: of the numeric columns, over the training rows; 0 for a column without values.
-    """
-
-    missing: dict[str, int]
-    rows: list[int]
-    levels: dict[str, list[str]]
-    means: dict[str, float]
+    missing: dict[str, int]  # number of missing values by column
+    rows: list[int]  # number of each of `PARTS`, without those that are dropped or have weight 0
+    levels: dict[str, list[str]]  # of the categorical columns that had none, over the training rows
+    means: dict[str, float]  # of the numeric columns, over the training rows; 0 for a column without values
 
 
 def read(source: Source, names: Sequence[str], rank: int = 0, world_size: int = 1) -> Iterator[Piece]:
@@ -63,9 +56,8 @@ def survey(source: Source, columns: Columns, others: Sequence[str], split: Split
     for piece in read(source, names) if names else ():
         numeric = [name for name in names if name not in columns.texts]
         values = {name: numbers(source, piece, name, columns.time_unit) for name in numeric}
-        absent = {
-            name: np.isnan(values[name]) if name in values else is_missing(piece.batch.column(name)) for name in names
-        }
+        absent = {name: np.isnan(column) for name, column in values.items()}
+        absent |= {name: is_missing(piece.batch.column(name)) for name in names if name not in values}
         parts = split.parts(piece.start, piece.start + piece.batch.num_rows).numpy()
         if columns.missing == "drop":
             parts[np.any(list(absent.values()), axis=0)] = DROPPED
@@ -100,11 +92,7 @@ def training_rows(
 
 
 def check_fractions(val: float, test: float) -> None:
-    """Check the shares of the rows that are held out.
-
-    Raises:
-        InputError: one is negative, or they leave nothing.
-    """
+    """Raise InputError if a share of the rows that are held out is negative, or if they leave nothing."""
     for flag, fraction in (("val", val), ("test", test)):
         if not 0 <= fraction < 1:
             raise InputError(f"--data.{flag}_fraction {fraction}: must be at least 0 and less than 1")
@@ -113,21 +101,13 @@ def check_fractions(val: float, test: float) -> None:
 
 
 def require_weights(what: str, weight: "Tensor") -> None:
-    """Check that weights are not negative.
-
-    Raises:
-        InputError: one is.
-    """
+    """Raise InputError if a weight is negative."""
     if (weight < 0).any():
         raise InputError(f"{what} has a negative weight, {float(weight.min()):g}: weights are zero or above")
 
 
 def check_learned(columns: Columns, weights: str | None, mean_weight: float) -> None:
-    """Check what was learned of the training rows.
-
-    Raises:
-        InputError: a categorical column has one level, or too many; or all weights are zero.
-    """
+    """Raise InputError if a categorical column of the training rows has one level, or too many, or no row counts."""
     for name, levels in columns.levels.items():
         if len(levels) < 2:
             raise InputError(f"column {name!r} has one value only: leave it out of --data.categorical")

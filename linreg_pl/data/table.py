@@ -11,15 +11,14 @@ from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.parts import Part
 from linreg_pl.data.roles import (
-    NamedColumns,
     check_clusters,
-    check_kinds,
     check_names,
     check_others,
     coded_columns,
     column_kinds,
     columns_as_saved,
     formula_columns,
+    named_columns,
 )
 from linreg_pl.data.sampling import Split
 from linreg_pl.data.survey import (
@@ -105,12 +104,12 @@ class Table(DataModule):
         self.source = open_table(path, categorical=coded, reading=Reading(**reading))
         for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
-        named = NamedColumns(target, features, categorical, levels or {})
         how: dict[str, Any] = {"missing": missing, "unknown": unknown, "time_unit": time_unit}
+        named = {"target": target, "features": features, "categorical": categorical, "levels": levels or {}}
         self.columns = (
-            named.columns(self.source, (weights, *ids), **how)
+            named_columns(self.source, (weights, *ids), **named, **how)  # type: ignore[arg-type]
             if formula is None
-            else formula_columns(self.source, formula, (weights, *ids, *clusters, *groups), named, **how)
+            else formula_columns(self.source, (weights, *ids, *clusters, *groups), formula, named, **how)
         )
         self.target_name = target or self.columns.target
         self.formula, self.intercept = self.columns.text, self.columns.intercept
@@ -163,12 +162,9 @@ class Table(DataModule):
             raise InputError(f"{self.source.name}: processes got different rows: add an order by to --data.query")
         if stage != "predict":
             self._require_others()
-        dropping = self.columns.missing == "drop" or self.weighted
-        if not self._surveyed:
-            if stage == "fit" and (self.weighted or self.columns.missing != "error"):
-                self._survey(learn=True)
-            elif stage in ("validate", "test") and dropping:
-                self._survey(learn=False)
+            changed = ("drop", "mean") if stage == "fit" else ("drop",)
+            if not self._surveyed and (self.weighted or self.columns.missing in changed):
+                self._survey(learn=stage == "fit")
         super().setup(stage)
 
     def _survey(self, learn: bool) -> None:
@@ -184,8 +180,8 @@ class Table(DataModule):
                 self.columns.means = {name: found.means[name] for name in self.columns.features if name in found.means}
             if self.weights is not None:
                 self.mean_weight = found.means[self.weights]
-            others = self._others
-            self.columns.learn(self.source, partial(training_rows, self.source, self.columns, others, self.split))
+            training = partial(training_rows, self.source, self.columns, self._others, self.split)
+            self.columns.learn(self.source, training)
             check_learned(self.columns, self.weights, self.mean_weight)
         self._surveyed = True
 
@@ -241,17 +237,17 @@ class Table(DataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take levels, means and moments from a checkpoint.
-
-        Raises:
-            InputError: the checkpoint was made for other columns.
-        """
+        """Take levels, means and moments from a checkpoint, or raise InputError if it was made for other columns."""
         kinds, mine = column_kinds(self.source, self.columns), self.columns
         self.columns = columns_as_saved(state_dict["columns"], mine)
         if self.columns != mine:
             self._forget_rows()
         super().load_state_dict(state_dict)
-        check_kinds(self.source, kinds, state_dict["kinds"])
+        for name, kind in state_dict["kinds"].items():
+            if kinds[name] != kind:
+                raise InputError(
+                    f"{self.source.name}: column {name!r} holds {kinds[name]}, but the checkpoint was made with {kind}"
+                )
         self.mean_weight = state_dict["mean_weight"]
 
     def empty_part_hint(self, part: Part) -> str:

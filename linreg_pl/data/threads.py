@@ -17,8 +17,7 @@ def prefetch(pieces: Iterator[T]) -> Iterator[T]:
 
     Meanwhile torch uses one thread less: all of its threads would wait for the one that shares a core with the reader.
     """
-    threads = torch.get_num_threads()
-    with _torch_threads(threads - 1), ThreadPoolExecutor(1, initializer=_alone) as reader:
+    with _workers(1, torch.get_num_threads() - 1) as reader:
         coming = reader.submit(next, pieces, None)
         while (piece := coming.result()) is not None:
             coming = reader.submit(next, pieces, None)
@@ -32,7 +31,7 @@ def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
     If all cores shared each small factorisation, they would mostly wait for each other.
     """
     threads = torch.get_num_threads()
-    with _torch_threads(1), ThreadPoolExecutor(threads, initializer=_alone) as workers:
+    with _workers(threads, 1) as workers:
         under_way: deque[Future[U]] = deque()
         for piece in pieces:
             under_way.append(workers.submit(work, piece))
@@ -42,16 +41,14 @@ def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
             yield under_way.popleft().result()
 
 
-def _alone() -> None:
-    """Let torch work in this thread alone; a new thread would have others help it, whatever the calling one does."""
-    torch.set_num_threads(1)
-
-
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
+def _workers(count: int, torch_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in each of which torch works alone, while it uses so many threads in the calling one."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
+    torch.set_num_threads(max(1, torch_threads))
     try:
-        yield
+        # A new thread would have others help it, whatever the calling one does.
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+            yield workers
     finally:
         torch.set_num_threads(before)

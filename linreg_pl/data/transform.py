@@ -13,60 +13,54 @@ from linreg_pl.functional.standardize import Scaling
 NUMBERS_AT_ONCE = 2**17  # whose intermediate results stay in a core's cache
 
 
-class Transform:
-    """Turns raw rows into float32, and standardises the features.
+def to_float32(
+    batch: Batch, scaling: Scaling | None, names: Sequence[str], rounded: set[str], tell: Callable[[str], object]
+) -> Tensor:
+    """Return a block of raw rows as float32, the features standardised unless ``scaling`` is None.
 
     Args:
-        features: names of the columns of X.
-        target: name of y.
+        batch: ``n`` rows.
+        scaling: mean and standard deviation of the features, or None.
+        names: of the columns of X, and of y.
+        rounded: columns that it was told of.
+        tell: is told, once for each column, that its large integers are rounded.
+
+    Returns:
+        Features, target and perhaps weight of one row after another, shape ``(n, P + 1)`` or ``(n, P + 2)``.
+
+    Raises:
+        InputError: a value is too large for float32.
     """
+    widths = [column.shape[1] for column in batch]
+    numbers = torch.from_numpy(np.empty((len(batch.y), sum(widths)), np.float32))
+    size = max(1, NUMBERS_AT_ONCE // sum(widths))
+    for start in range(0, len(numbers), size):
+        rows = slice(start, start + size)
+        X, y, *weight = (column[rows] for column in batch)
+        X = X if scaling is None else scaling.standardize(X)
+        targets = numbers[rows].split(widths, dim=1)
+        for column, target in zip((X, y, *weight), targets, strict=True):
+            target.copy_(column)
+        low, high = map(float, torch.aminmax(numbers[rows]))
+        if not max(-low, high) <= 2**24:  # or infinite, or NaN for the targets of rows to predict
+            _check(X, targets[0], names[:-1], rounded, tell)
+            _check(y, targets[1], names[-1:], rounded, tell)
+    return numbers
 
-    def __init__(self, features: Sequence[str], target: str) -> None:
-        self.features = features
-        self.target = target
-        self._rounded: set[str] = set()
 
-    def __call__(self, batch: Batch, scaling: Scaling | None, tell: Callable[[str], object]) -> Tensor:
-        """Return a block of raw rows as float32, the features standardised unless ``scaling`` is None.
-
-        Args:
-            batch: ``n`` rows.
-            scaling: mean and standard deviation of the features, or None.
-            tell: is told, once for each column, that its large integers are rounded.
-
-        Returns:
-            Features, target and perhaps weight of one row after another, shape ``(n, P + 1)`` or ``(n, P + 2)``.
-
-        Raises:
-            InputError: a value is too large for float32.
-        """
-        widths = [column.shape[1] for column in batch]
-        numbers = torch.from_numpy(np.empty((len(batch.y), sum(widths)), np.float32))
-        size = max(1, NUMBERS_AT_ONCE // sum(widths))
-        for start in range(0, len(numbers), size):
-            rows = slice(start, start + size)
-            X, y, *weight = (column[rows] for column in batch)
-            X = X if scaling is None else scaling.standardize(X)
-            targets = numbers[rows].split(widths, dim=1)
-            for column, target in zip((X, y, *weight), targets, strict=True):
-                target.copy_(column)
-            low, high = map(float, torch.aminmax(numbers[rows]))
-            if not max(-low, high) <= 2**24:  # or infinite, or NaN for the targets of rows to predict
-                self._check(X, targets[0], self.features, tell)
-                self._check(y, targets[1], [self.target], tell)
-        return numbers
-
-    def _check(self, columns: Tensor, result: Tensor, names: Sequence[str], tell: Callable[[str], object]) -> None:
-        largest = max(map(abs, map(float, torch.aminmax(columns))))
-        if largest > torch.finfo(torch.float32).max:
-            row, column = result.isinf().nonzero()[0].tolist()
-            raise InputError(
-                f"column {names[column]!r}: {columns[row, column]:g} is too large for float32, which the steps are"
-                " taken in; rescale the column"
-            )
-        if largest > 2**24:
-            rounded = (columns.abs() > 2**24) & (columns == columns.round()) & (columns != result)
-            new = {names[column] for column in rounded.any(dim=0).nonzero().flatten().tolist()} - self._rounded
-            self._rounded |= new
-            for name in sorted(new):
-                tell(f"column {name!r}: integers beyond 2^24 are rounded to float32, which the steps are taken in\n")
+def _check(
+    columns: Tensor, result: Tensor, names: Sequence[str], rounded: set[str], tell: Callable[[str], object]
+) -> None:
+    largest = max(map(abs, map(float, torch.aminmax(columns))))
+    if largest > torch.finfo(torch.float32).max:
+        row, column = result.isinf().nonzero()[0].tolist()
+        raise InputError(
+            f"column {names[column]!r}: {columns[row, column]:g} is too large for float32, which the steps are"
+            " taken in; rescale the column"
+        )
+    if largest > 2**24:
+        changed = (columns.abs() > 2**24) & (columns == columns.round()) & (columns != result)
+        new = {names[column] for column in changed.any(dim=0).nonzero().flatten().tolist()} - rounded
+        rounded |= new
+        for name in sorted(new):
+            tell(f"column {name!r}: integers beyond 2^24 are rounded to float32, which the steps are taken in\n")

@@ -128,15 +128,7 @@ def _solve(rows: Floats, norms: Floats, c: Floats, v: Floats, l1: float, l2: flo
 def solve_path(B: Floats, c: Floats, l1: Floats, l2: Floats, nonnegative: bool) -> Floats:
     """Solve for pairs of penalties, each from the solution before.
 
-    Args:
-        B: shape ``(m, P)``.
-        c: shape ``(m,)``.
-        l1: shape ``(L,)``.
-        l2: shape ``(L,)``.
-        nonnegative: whether ``v`` may not be below 0.
-
-    Returns:
-        Solutions ``(L, P)``.
+    Shapes are B ``(m, P)``, c ``(m,)``, l1 and l2 ``(L,)``, solutions ``(L, P)``. If ``nonnegative``, none is below 0.
     """
     rows = np.ascontiguousarray(B.T)
     norms = np.square(rows).sum(axis=1)

@@ -24,18 +24,13 @@ FEW_CLUSTERS = 30
 class Covariance(NamedTuple):
     """Covariance of the coefficients of a solution.
 
-    Attributes:
-        kind: "HC0" to "HC3", or "cluster".
-        root: ``G``, in the order of `Solution.theta`, shape ``(p, p)``. NaN if HC2 or HC3 have no value because a row
-            alone tells a coefficient.
-        clusters: number of clusters by each column.
-        mended: whether a two-way covariance had negative eigenvalues, which were set to 0.
+    The root is NaN if HC2 or HC3 have no value because a row alone tells a coefficient.
     """
 
-    kind: str
-    root: Tensor
-    clusters: dict[str, int]
-    mended: bool
+    kind: str  # "HC0" to "HC3", or "cluster"
+    root: Tensor  # G, in the order of `Solution.theta`, shape (p, p)
+    clusters: dict[str, int]  # number of clusters by each column
+    mended: bool  # whether a two-way covariance had negative eigenvalues, which were set to 0
 
     def dof(self, dof: int) -> int:
         """Degrees of freedom of t and F, where those of the residuals are given."""
@@ -50,10 +45,10 @@ class ClusterSums(NamedTuple):
 
 
 class ScoreSums:
-    """Sums over the scores ``q e / (1 - h)^a`` of whitened rows, where h is a row's leverage.
+    """Sums over the scores ``q e / (1 - h)^a`` of whitened rows, where h is a row's leverage and the kind decides a.
 
     Args:
-        kind: "HC0" to "HC3", which decides a, or "cluster".
+        kind: "HC0" to "HC3", or "cluster".
         num_coefficients: p.
         num_keys: kinds of clusters, one or two, or 0.
 
@@ -74,6 +69,8 @@ class ScoreSums:
         if power := POWERS.get(self.kind):
             assert block.leverage is not None
             left = 1 - block.leverage[rows]
+            if bool((left <= NO_RESIDUAL).any()):
+                self.gram.fill_(torch.nan)
             size = size / (left.sqrt_() if power == 0.5 else left)
         q *= size
         keys = [key[rows] for key in keys]
@@ -85,22 +82,15 @@ class ScoreSums:
         else:
             self.gram.addmm_(q, q.mT)
 
-    def end(self, block: WhitenedBlock) -> None:
-        """Look at a whole block, all of whose rows were added."""
-        if self.kind in POWERS and block.leverage is not None and bool((block.leverage >= 1 - NO_RESIDUAL).any()):
-            self.gram.fill_(torch.nan)
-
     def merge(self, other: "ScoreSums") -> None:
         """Add the sums over other rows."""
         self.gram += other.gram
         self.clusters = [merge_clusters(pair) for pair in zip(self.clusters, other.clusters, strict=True)]
 
     def covariance(self, whitening: Whitening, names: Sequence[str] = ()) -> Covariance:
-        """Return the covariance from the sums over all rows.
+        """Return the covariance from the sums over all rows, by whose factor they were whitened.
 
-        Args:
-            whitening: by the factor of all rows.
-            names: of the one or two kinds of clusters, for which Stata's factor for few clusters is used.
+        Clusters are named; Stata's factor for few of them is used.
         """
         n, p = whitening.solution.num_rows, len(self.gram)
         gram = self.gram * (n / (n - p)) if self.kind == "HC1" else self.gram

@@ -36,9 +36,7 @@ class Diagnostics:
         self.mean_square = float(self.solution.factor[-1, -1].square()) / self.solution.num_rows  # of residuals
         self.powers = np.zeros(4)  # sums of powers of residuals, whose root mean square is 1
         self.differences = 0.0  # sum of squared differences of neighbours in a block
-        self.ends: list[
-            tuple[int, float, float]
-        ] = []  # of each block: number of its first row, first and last residual
+        self.ends: list[tuple[int, float, float]] = []  # of each block: its first row, first and last residual
         self.slopes = torch.zeros(len(self.solution.theta), dtype=torch.float64)  # of squared residuals on q
         self.factors: list[Tensor] = []  # instead, of columns and squared residuals: with weights, or without a bias
         self.extremes = math.inf, -math.inf
@@ -52,12 +50,7 @@ class Diagnostics:
             self.slopes.addmv_(q, block.residual[rows].square())
 
     def end(self, block: WhitenedBlock, numbers: Tensor) -> None:
-        """Add what needs a whole block, which lies in the order of the table.
-
-        Args:
-            block: all of whose rows were added.
-            numbers: of the rows in their table, shape ``(n,)``.
-        """
+        """Add what needs a whole block, all of whose rows were added, and whose numbers in the table are increasing."""
         residual, leverage = block.residual, block.leverage
         assert leverage is not None
         if not len(residual):
@@ -77,9 +70,6 @@ class Diagnostics:
             self.counts += np.bincount(place.clamp_(0, BINS - 1).to(torch.int32).numpy(), minlength=BINS)
         if not self.solution.has_bias or block.weight is not None:
             self.factors = [merge_shifted(torch.stack([*self.factors, shifted_factor(block.X, squares[:, None])]))]
-        self._find_influential(squares, leverage, scaled, numbers)
-
-    def _find_influential(self, squares: Tensor, leverage: Tensor, scaled: Tensor, numbers: Tensor) -> None:
         n, p = self.solution.num_rows, len(self.solution.theta)
         left = 1 - leverage
         cook = (squares * leverage).div_(left).div_(left)
@@ -87,8 +77,9 @@ class Diagnostics:
         found = _largest(cook, NUM_INFLUENTIAL)
         cook = cook[found] * ((n - p) / p / n)
         variance = (n * left[found] - squares[found]).clamp(min=0) / (n - p - 1) if n > p + 1 else 0.0
-        these = torch.stack([numbers[found].double(), cook, leverage[found], scaled[found] / variance**0.5], dim=1)
-        self._keep_influential(these)
+        self._keep_influential(
+            torch.stack([numbers[found].double(), cook, leverage[found], scaled[found] / variance**0.5], dim=1)
+        )
 
     def _keep_influential(self, others: Tensor) -> None:
         several = torch.cat([self.influential, others])
@@ -112,13 +103,14 @@ class Diagnostics:
         ends = sorted(self.ends)
         between = sum((first - last) ** 2 for (_, _, last), (_, first, _) in pairwise(ends))
         names = ("row", "cook", "leverage", "studentized")
-        rows = [dict(zip(names, line, strict=True)) for line in self.influential.tolist()]
         return {
             "durbin_watson": (self.differences + between) / self.powers[1],
             "jarque_bera": self._jarque_bera(),
             "breusch_pagan": self._breusch_pagan(),
             "residuals": self._quantiles(),
-            "influential": [row | {"row": int(row["row"])} for row in rows],
+            "influential": [
+                dict(zip(names, [int(row), *line], strict=True)) for row, *line in self.influential.tolist()
+            ],
         }
 
     def _jarque_bera(self) -> dict[str, float]:
@@ -143,19 +135,17 @@ class Diagnostics:
         return {"statistic": statistic, "p": _chi2_p(columns, statistic)}
 
     def _quantiles(self) -> dict[str, float]:
-        names = ("q1", "median", "q3")
         shares = np.array([0.25, 0.5, 0.75])
-        found = {"min": self.extremes[0]}
         if self.kept is not None:
-            found |= dict(zip(names, np.quantile(np.concatenate(self.kept), shares).tolist(), strict=True))
-            return found | {"max": self.extremes[1]}
-        width = 2 * REACH * math.sqrt(self.mean_square) / BINS
-        place = shares * (self.counts.sum() - 1)
-        below = self.counts.cumsum()
-        low, high = (np.searchsorted(below, end(place), side="right") for end in (np.floor, np.ceil))
-        middle = (low + (high - low) * (place % 1) + 0.5 - BINS / 2) * width
-        found |= dict(zip(names, middle.tolist(), strict=True))
-        return found | {"max": self.extremes[1], "error": width / 2}
+            middle, error = np.quantile(np.concatenate(self.kept), shares), {}
+        else:
+            width = 2 * REACH * math.sqrt(self.mean_square) / BINS
+            place = shares * (self.counts.sum() - 1)
+            below = self.counts.cumsum()
+            low, high = (np.searchsorted(below, end(place), side="right") for end in (np.floor, np.ceil))
+            middle, error = (low + (high - low) * (place % 1) + 0.5 - BINS / 2) * width, {"error": width / 2}
+        values = (self.extremes[0], *middle.tolist(), self.extremes[1])
+        return dict(zip(("min", "q1", "median", "q3", "max"), values, strict=True)) | error
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -8,6 +8,7 @@ Sources: Zou and Hastie 2005; Friedman, Hastie and Tibshirani 2010 (coordinate d
 as in scikit-learn; degrees of freedom: Zou, Hastie and Tibshirani 2007; one standard error: Breiman et al. 1984, 3.4.3.
 """
 
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -49,12 +50,7 @@ class Problem:
         self.B *= R[0, 0].sign()
 
     def penalties(self, l1_ratio: float, count: int) -> Tensor:
-        """Return the penalties of a path, the largest first; there, with an L1 part, all weights are 0.
-
-        Args:
-            l1_ratio: see `path`.
-            count: of penalties.
-        """
+        """Return so many penalties of a path, the largest first; there, with an L1 part, all weights are 0."""
         lasso = (1 + 1e-12) * float((self.B.mT @ self.c).abs().max())
         return lasso * torch.from_numpy(np.geomspace(1 / max(l1_ratio, RIDGE_LIKE), SMALLEST, count))
 
@@ -119,26 +115,17 @@ class Problem:
 
 
 class CrossValidation(NamedTuple):
-    """Cross-validated errors of a path.
+    """Cross-validated errors of a path."""
 
-    Attributes:
-        penalties: shape ``(L,)``, the largest first.
-        mse: mean squared error on the rows left out, each fold by its rows, shape ``(L,)``.
-        se: standard error of ``mse`` over the folds, shape ``(L,)``.
-        num_folds: folds that have rows.
-    """
-
-    penalties: Tensor
-    mse: Tensor
-    se: Tensor
-    num_folds: int
+    penalties: Tensor  # shape (L,), the largest first
+    mse: Tensor  # mean squared error on the rows left out, each fold by its rows, shape (L,)
+    se: Tensor  # standard error of mse over the folds, shape (L,)
+    num_folds: int  # that have rows
 
     def choose(self, rule: Rule) -> int:
         """Return the place of the smallest error, or of the largest penalty within one standard error of it."""
         best = int(self.mse.argmin())
-        if rule == "min":
-            return best
-        return int((self.mse <= self.mse[best] + self.se[best]).nonzero()[0])
+        return best if rule == "min" else int((self.mse <= self.mse[best] + self.se[best]).nonzero()[0])
 
 
 def cross_validate(
@@ -160,14 +147,15 @@ def cross_validate(
     factors = factors[factors[:, 0, 0] != 0]
     if len(factors) < 2:
         raise ValueError("fewer than two folds have rows")
-    none = factors[0] * 0
-    before, after = [none], [none]
-    for one, other in zip(factors[:-1], factors.flip(0)[:-1], strict=True):
-        before.append(merge_shifted(torch.stack([before[-1], one])))
-        after.append(merge_shifted(torch.stack([after[-1], other])))
+
+    def together(*two: Tensor) -> Tensor:
+        return merge_shifted(torch.stack(two))
+
+    before = accumulate(factors[:-1], together, initial=factors[0] * 0)
+    after = accumulate(factors.flip(0)[:-1], together, initial=factors[0] * 0)
     errors = []
-    for fold, one, other in zip(factors, before, reversed(after), strict=True):
-        problem = Problem(merge_shifted(torch.stack([one, other])), bias, standardize)
+    for fold, *others in zip(factors, before, reversed([*after]), strict=True):
+        problem = Problem(together(*others), bias, standardize)
         errors.append(_squared_errors(fold, *problem.coefficients(problem.path(penalties, l1_ratio, nonnegative))))
     sizes = factors[:, 0, 0].square()
     each, share = torch.stack(errors) / sizes[:, None], (sizes / sizes.sum())[:, None]

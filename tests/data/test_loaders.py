@@ -44,7 +44,8 @@ def windows(request, tmp_path):
 
 
 def mini_batches(source, batch_size, rank=0, world_size=1, epoch=0, done=0):
-    return MiniBatches(source, batch_size, rank, world_size, lambda _: (epoch, done))
+    num_rows = source.num_rows if isinstance(source, Spill) else len(source.rows)
+    return MiniBatches(num_rows, source.windows, batch_size, rank, world_size, lambda _: (epoch, done))
 
 
 def numbers(batches):
@@ -100,7 +101,7 @@ class TestMiniBatches:
 
     def test_position_is_asked_by_the_loader_when_iteration_starts(self):
         position, asked = [0, 0], []
-        loader = MiniBatches(in_memory(10, seed=0), 5, 0, 1, lambda it: asked.append(it) or tuple(position))
+        loader = MiniBatches(10, in_memory(10, seed=0).windows, 5, 0, 1, lambda it: asked.append(it) or tuple(position))
         assert asked == []
         first, position[0] = numbers(loader), 1
         assert first == [permutation(10, 0, 0)[:5].tolist(), permutation(10, 0, 0)[5:].tolist()]
@@ -157,7 +158,7 @@ class TestChunks:
 
     def test_position_is_asked_by_the_chunks(self):
         asked = []
-        chunks = Chunks(MiniBatches(in_memory(10), 5, 0, 1, lambda it: asked.append(it) or (0, 0)), steps=7)
+        chunks = Chunks(MiniBatches(10, in_memory(10).windows, 5, 0, 1, lambda it: asked.append(it) or (0, 0)), steps=7)
         list(chunks)
         assert asked == [chunks]
 

@@ -42,7 +42,6 @@ def inferred(X, y, weight, bias, kind, keys=(), parts=3):
         )
         for rows, q in block:
             found.add(block, rows, q, [key[some] for key in keys])
-        found.end(block)
         sums.append(found)
     for other in sums[1:]:
         sums[0].merge(other)

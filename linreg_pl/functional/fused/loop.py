@@ -20,8 +20,10 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+from torch import Tensor
 
 from linreg_pl.functional.compiled import compiled
+from linreg_pl.functional.fused.scan import Averaged
 from linreg_pl.functional.regression import AVERAGE_DECAY
 
 Floats = NDArray[np.float32]
@@ -63,7 +65,7 @@ def _steps(
     average: NDArray[np.float64],
     steps_averaged: int,
 ) -> None:
-    """Fill ``losses``; the other arguments are those of `run`."""
+    """Fill ``losses``, and update ``theta`` and ``average``; arguments are those of `run`."""
     num_rows, width, num_features = len(order), rows.shape[1], NUM_FEATURES or len(theta) - 1
     weighted, averaging = width > num_features + 1, len(average) > 0
     number = theta.dtype.type  # keeps the arithmetic in the precision of the parameters
@@ -127,20 +129,22 @@ _reordered = _compile("steps_reordered", "reassoc", "contract", "nsz", "arcp")
 
 
 def run(
-    theta: Floats,
-    rows: Floats,
-    order: NDArray[np.signedinteger],
+    theta: Tensor,
+    rows: Tensor,
+    order: Tensor,
     batch_size: int,
     lr: float,
     weight_decay: float,
     has_bias: bool,
-    average: NDArray[np.float64] | None = None,
-    steps_averaged: int = 0,
-) -> Floats:
+    average: Averaged | None = None,
+) -> Tensor:
     """Take one step per ``batch_size`` rows of ``order``; arguments and result are those of `sgd_steps`."""
-    losses = np.empty(-(-len(order) // batch_size), dtype=theta.dtype)
+    losses = theta.new_empty(-(-len(order) // batch_size))
     steps = _of_few_columns.get(len(theta) - 1, _reordered)
-    average = np.empty(0) if average is None else average
-    rates, unsigned = (float(lr), float(weight_decay)), order.view(f"u{order.itemsize}")
-    steps(theta, rows, unsigned, batch_size, *rates, has_bias, losses, average, steps_averaged)
+    indices, rates = order.numpy(), (float(lr), float(weight_decay))
+    arrays = theta.detach().numpy(), rows.numpy(), indices.view(f"u{indices.itemsize}")
+    averaged = (np.empty(0), 0) if average is None else (average.theta.numpy(), average.steps)
+    steps(*arrays, batch_size, *rates, has_bias, losses.numpy(), *averaged)
+    if average is not None:
+        average.steps += len(losses)
     return losses

@@ -59,38 +59,17 @@ def sgd_steps(
     if way == "loop" or (way is None and not by_moments(rows.device)):
         from linreg_pl.functional.fused import loop  # imports numba
 
-        losses = loop.run(
-            theta.detach().numpy(),
-            rows.numpy(),
-            order.numpy(),
-            batch_size,
-            lr,
-            weight_decay,
-            has_bias,
-            None if average is None else average.theta.numpy(),
-            0 if average is None else average.steps,
-        )
-        if average is not None:
-            average.steps += len(losses)
+        losses = loop.run(theta, rows, order, batch_size, lr, weight_decay, has_bias, average)
         if all_reduce is not None:  # as machines may round differently
             total = torch.cat([theta.detach().double(), torch.ones(1, dtype=torch.float64)])
             all_reduce(total)
             theta.copy_(total[:-1] / total[-1])
-        return torch.from_numpy(losses)
+        return losses
     if counts is None:
         counts = torch.full((-(-len(order) // batch_size),), batch_size, device=rows.device)
         counts[-1:] -= counts.sum() - len(order)
-    return scan.run(
-        theta,
-        rows.index_select(0, order),
-        batch_size,
-        lr,
-        weight_decay,
-        has_bias,
-        counts,
-        all_reduce,
-        average,
-    )
+    mine = rows.index_select(0, order)
+    return scan.run(theta, mine, batch_size, lr, weight_decay, has_bias, counts, all_reduce, average)
 
 
 def by_moments(device: torch.device) -> bool:
@@ -99,16 +78,10 @@ def by_moments(device: torch.device) -> bool:
 
 
 def steps_per_chunk(num_steps: int, batch_size: int, num_features: int, by_moments: bool) -> int:
-    """Return how many steps of an epoch to take at once.
+    """Return how many of an epoch's steps to take at once: by the scan, whose moments must fit into the cache, or not.
 
     A chunk is large enough to make the Trainer's overhead small. A small table, which takes little
     time anyway, has enough chunks to give its curves some points.
-
-    Args:
-        num_steps: mini-batches in an epoch.
-        batch_size: rows of a mini-batch.
-        num_features: columns of X.
-        by_moments: whether the scan takes the steps, whose moments must fit into the cache, or the loop.
     """
     if by_moments:
         return max(1, min(1024, 2**18 // (num_features + 2) ** 2, 2**16 // batch_size))
