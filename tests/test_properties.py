@@ -14,7 +14,7 @@ from pyarrow import csv, feather, parquet
 
 from linreg_pl.data.batch import Rows
 from linreg_pl.data.loaders import Chunks, MiniBatches, OneWindow
-from linreg_pl.data.sampling import EpochOrders, Split, permutation
+from linreg_pl.data.sampling import Split, permutation
 from linreg_pl.data.spill import Spill
 from linreg_pl.data.table import Table
 from linreg_pl.errors import InputError
@@ -147,7 +147,7 @@ def test_every_row_comes_once_in_every_epoch(num_rows, batch_size, world_size, s
     batches = [order[start : start + batch_size] for start in range(0, num_rows, batch_size)]
     done = data.draw(st.integers(0, len(batches)))
     row = torch.arange(float(num_rows))[:, None]
-    windows = OneWindow(Rows(torch.cat([row, row], dim=1), 1), EpochOrders(num_rows, 7)).windows
+    windows = OneWindow(Rows(torch.cat([row, row], dim=1), 1), 7).windows
     loaders = [
         MiniBatches(num_rows, windows, batch_size, rank, world_size, lambda _: (epoch, done))
         for rank in range(world_size)

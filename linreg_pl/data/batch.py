@@ -53,13 +53,9 @@ class Batch:
         scaling: Scaling | None = None,
         ids: "pa.RecordBatch | None" = None,
     ) -> None:
-        self.X = X
-        self.y = y
-        self.weight = weight
+        self.X, self.y, self.weight = X, y, weight
         self.num_rows = len(y) if num_rows is None else num_rows
-        self.rows = rows
-        self.scaling = scaling
-        self.ids = ids
+        self.rows, self.scaling, self.ids = rows, scaling, ids
 
     @property
     def columns(self) -> tuple[Tensor, ...]:

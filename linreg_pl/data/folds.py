@@ -18,12 +18,8 @@ GroupKeys = Callable[[], Iterator[Sequence[Tensor]]]
 class Folds:
     """Draws folds, equally many rows of every 65536 for each.
 
-    Args:
-        num_folds: K.
-        seed: decides the draw.
-        num_rows: rows of the table.
-        group_keys: yields the keys of groups of all rows, int64, some rows at a time; rows with the same keys are then
-            in the same fold. They are asked for once.
+    ``group_keys`` yields the keys of groups of all rows, int64, some rows at a time; rows with the same keys are then
+    in the same fold. They are asked for once.
     """
 
     def __init__(self, num_folds: int, seed: int, num_rows: int, group_keys: GroupKeys | None = None) -> None:
@@ -32,12 +28,7 @@ class Folds:
         self._groups: np.ndarray | None = None
 
     def draw(self, numbers: Tensor, keys: Sequence[Tensor]) -> Tensor:
-        """Return the folds of some rows, int64, shape ``(n,)``.
-
-        Args:
-            numbers: of the rows in their table, increasing, shape ``(n,)``.
-            keys: of their groups, int64, shape ``(n,)`` each.
-        """
+        """Return the folds of some rows, by their increasing numbers and their groups' keys: all int64 and ``(n,)``."""
         if self.group_keys is not None:
             with self._lock:
                 if self._groups is None:

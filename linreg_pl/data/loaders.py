@@ -5,6 +5,7 @@ under ``overfit_batches`` and to predict. Each of them gives a process its own r
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
-from linreg_pl.data.sampling import EpochOrders
+from linreg_pl.data.sampling import permutation
 
 T = TypeVar("T")
 
@@ -31,16 +32,28 @@ class Window(NamedTuple):
     first: int  # number of the first mini-batch within the epoch
 
 
-@dataclass(eq=False)
 class OneWindow:
-    """All rows as one window, in an order for each epoch."""
+    """All rows as one window, each epoch in the order of its `permutation`; without a seed always in that of the table.
 
-    rows: Rows
-    orders: EpochOrders
+    While one order is used, another thread draws the next.
+    """
+
+    def __init__(self, rows: Rows, seed: int | None) -> None:
+        self.rows, self.seed = rows, seed
+        self._thread = ThreadPoolExecutor(1)
+        self._orders: dict[int, Future[Tensor]] = {}
 
     def windows(self, epoch: int, first: int) -> Iterator[Window]:
         """Yield the one window."""
-        yield Window(self.rows, self.orders.epoch_order(epoch), 0)
+        if self.seed is None:
+            order = torch.arange(len(self.rows))
+        else:
+            self._orders = {
+                wanted: self._orders.get(wanted) or self._thread.submit(permutation, len(self.rows), self.seed, wanted)
+                for wanted in (epoch, epoch + 1)
+            }
+            order = self._orders[epoch].result()
+        yield Window(self.rows, order, 0)
 
     def in_order(self) -> Iterator[Callable[[], Batch]]:
         """Yield functions that fetch all rows in the order of the table, some at a time."""

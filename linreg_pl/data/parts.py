@@ -80,9 +80,9 @@ class RowsInParts(L.LightningDataModule, ABC):
 
         Some of the training rows go to the sample.
         """
-        make = None
+        make, sample = None, self.sample if part == "train" else None
         for make in self.delayed_blocks(part, rank, world_size):
-            yield make if self.sample is None or part != "train" else partial(_tap_sample, self.sample, make)
+            yield make if sample is None else partial(_tap_sample, sample, make)
         if make is None:
             yield self._no_rows
 
@@ -97,6 +97,10 @@ class RowsInParts(L.LightningDataModule, ABC):
     def _of_first_process(self, value: T) -> T:
         """The value that process 0 has; all of them must ask."""
         return self.trainer.strategy.broadcast(value) if self.trainer else value
+
+    def _barrier(self) -> None:
+        if self.trainer:
+            self.trainer.strategy.barrier()
 
     def of_all_processes(self, value: T) -> list[T]:
         """The values that all processes have, in their order; all of them must ask."""

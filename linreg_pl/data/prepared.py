@@ -1,9 +1,12 @@
 """Rows prepared for training: their factor, their scaling, and as float32 in memory or in a temporary file."""
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -13,8 +16,7 @@ from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.folds import Folds, GroupKeys
 from linreg_pl.data.loaders import Blocks, OneWindow
 from linreg_pl.data.parts import Part, RowsInParts
-from linreg_pl.data.sampling import EpochOrders
-from linreg_pl.data.spill import Spill, temporary_path
+from linreg_pl.data.spill import Spill
 from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.data.threads import parallel_map
 from linreg_pl.data.transform import to_float32
@@ -160,14 +162,14 @@ class PreparedRows(RowsInParts):
             if self.streamed("train"):
                 self._windows = self._copied()
             else:
-                self._windows = OneWindow(self.rows("train"), EpochOrders(self.num_rows("train"), self.order_seed))
+                self._windows = OneWindow(self.rows("train"), self.order_seed)
         return self._windows
 
     def _copied(self) -> Spill:
         """Copy the training rows to a file that this machine's processes share, and find their factor meanwhile."""
-        strategy = None if self.trainer is None else self.trainer.strategy
+        path = Path(tempfile.gettempdir(), f"linreg_pl-{self._of_first_process(uuid4().hex)}.rows")
         shape, window_bytes = (self.num_rows("train"), self._widths), int(self.memory * 2**20) // 16
-        spill = Spill(temporary_path(strategy), *shape, self.batch_size, self.seed, window_bytes)
+        spill = Spill(path, *shape, self.batch_size, self.seed, window_bytes)
         factors: list[Tensor] = []
         rough: Scaling | None = None
 
@@ -191,7 +193,10 @@ class PreparedRows(RowsInParts):
                     factors[:] = [merge_shifted(torch.stack(factors))]
                 yield numbers
 
-        spill.fill(copied() if self.trainer is None or self.trainer.local_rank == 0 else None, strategy)
+        self._barrier()  # all have opened the file
+        if self.trainer is None or self.trainer.local_rank == 0:
+            spill.write(copied())
+        self._barrier()
         known = (merge_shifted(torch.stack(factors)) if factors else None, rough)
         self._factor_of_copy, rough = self._of_first_process(known)
         if rough is not None:

@@ -1,5 +1,6 @@
 """Which columns of a table are used for what, as the flags say, and what is refused: by an InputError that says why."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,16 +32,9 @@ def named_columns(
     levels: Mapping[str, Sequence[str]],
     **options: Any,
 ) -> Columns:
-    """Return how the columns of a table are used, where no formula tells.
+    """Return how the columns of a table are used, where no formula tells; see `Table` for the arguments.
 
-    Args:
-        source: the table.
-        apart: columns that are no features unless they are named.
-        target: a column.
-        features: columns; None for all that can be.
-        categorical: those of them whose values are levels.
-        levels: of these, where they are given.
-        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+    Columns that are ``apart`` are no features unless they are named; ``options`` are those of `Columns`.
     """
     if target is None:
         raise InputError("--data.target: must be given, or --data.formula 'target ~ columns'")
@@ -80,14 +74,9 @@ def formula_columns(
     named: Mapping[str, object],
     **options: Any,
 ) -> Formula:
-    """Return how a formula uses the columns of a table.
+    """Return how a formula, or what a checkpoint keeps of one, uses the columns of a table.
 
-    Args:
-        source: the table.
-        apart: columns that ``.`` does not stand for.
-        formula: its text, or what a checkpoint keeps of one.
-        named: flags that it is instead of, none of which may be given.
-        options: ``missing``, ``unknown`` and ``time_unit`` of `Columns`.
+    Its ``.`` does not stand for columns that are ``apart``, and flags that it is instead of may not be ``named``.
     """
     if given := [flag for flag, value in named.items() if value]:
         raise InputError(f"--data.{given[0]}: is said by --data.formula; leave it out")
@@ -110,8 +99,8 @@ def check_others(weights: str | None, ids: Sequence[str], used: Sequence[str]) -
 
 def check_names(path: str, names: Sequence[str]) -> None:
     """Refuse two columns of X of one name, or one with that of the intercept."""
-    for name in names:
-        if name == "bias" or names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if name == "bias" or count > 1:
             what = "the name of the intercept in every report" if name == "bias" else "the name of two columns of X"
             raise InputError(f"{path}: {name!r} is {what}; rename the column")
 

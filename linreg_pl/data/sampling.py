@@ -8,7 +8,6 @@ change a mini-batch, and the position in the epoch is all the state there is.
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -60,29 +59,6 @@ def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
     """Order of the rows in an epoch, shape ``(num_rows,)``; int32 where that is wide enough, which is faster."""
     dtype = torch.int32 if num_rows < 2**31 else torch.int64
     return torch.randperm(num_rows, generator=seeded_generator(seed, "order", epoch), dtype=dtype)
-
-
-class EpochOrders:
-    """The order of the rows in each epoch, by `permutation`. While one is used, another thread draws the next.
-
-    Without a seed, the rows stay in order.
-    """
-
-    def __init__(self, num_rows: int, seed: int | None) -> None:
-        self.num_rows = num_rows
-        self.seed = seed
-        self._thread = ThreadPoolExecutor(1)
-        self._drawn: dict[int, Future[Tensor]] = {}
-
-    def epoch_order(self, epoch: int) -> Tensor:
-        """Order of the rows in an epoch, shape ``(num_rows,)``."""
-        if self.seed is None:
-            return torch.arange(self.num_rows)
-        self._drawn = {
-            wanted: self._drawn.get(wanted) or self._thread.submit(permutation, self.num_rows, self.seed, wanted)
-            for wanted in (epoch, epoch + 1)
-        }
-        return self._drawn[epoch].result()
 
 
 @dataclass(eq=False)

@@ -11,25 +11,22 @@ first block of the table, which may be a rough one, and get the right one when t
 
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import lcm, sqrt
 from pathlib import Path
 from threading import Lock
-from uuid import uuid4
 
 import numpy as np
 import torch
-from lightning.pytorch.strategies import Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
 from linreg_pl.data.loaders import Window
 from linreg_pl.data.sampling import permutation, seeded_generator
-from linreg_pl.data.threads import prefetch
+from linreg_pl.data.threads import parallel_map
 from linreg_pl.errors import InputError
 from linreg_pl.functional.standardize import Scaling
 from linreg_pl.system import delete_when_closed, open_temporary, read_at
@@ -39,29 +36,21 @@ PIECE_BYTES = 2**20
 TILE = 32  # rows that are scaled as one, for loops over a few columns are slow
 
 
-def temporary_path(strategy: Strategy | None) -> Path:
-    """Return a path for temporary rows, the same for all processes."""
-    token = uuid4().hex if strategy is None else strategy.broadcast(uuid4().hex)
-    return Path(tempfile.gettempdir(), f"linreg_pl-{token}.rows")
-
-
 class Spill:
     """A temporary file of float32 rows, each of features, target and perhaps a weight.
 
+    Every process of a machine opens it. When one writes it, it has no name any more, so that no kill leaves it behind.
+
     Args:
-        path: of the file, which is opened or created, and loses its name before it is filled, so that no kill
-            leaves it behind.
+        path: of the file.
         num_rows: rows it will have.
         widths: columns of X, of y, and of the weight if there is one.
         batch_size: rows in one mini-batch, over all processes.
         seed: shuffles the rows anew each epoch.
         window_bytes: how much is read at a time, about.
-
-    Attributes:
-        scaling: how the columns of X are standardised when they are read; None if they are as they were written.
     """
 
-    scaling: Scaling | None = None
+    scaling: Scaling | None = None  # of the columns of X when they are read; None if they are as they were written
     _tile: tuple[Tensor, Tensor] | None = None
 
     def __init__(
@@ -92,18 +81,9 @@ class Spill:
         offset[: len(m)], factor[: len(m)] = (mean - m) / s, s / scale
         self.scaling, self._tile = scaling, (offset.repeat(TILE), factor.repeat(TILE))
 
-    def fill(self, blocks: Iterable[Tensor] | None, strategy: Strategy | None) -> None:
-        """Let one process of this machine `write` all rows, and the others, which give no blocks, wait for it."""
-        if strategy is not None:
-            strategy.barrier()  # all have opened the file
-        if blocks is not None:
-            delete_when_closed(self.path)
-            self.write(blocks)
-        if strategy is not None:
-            strategy.barrier()
-
     def write(self, blocks: Iterable[Tensor]) -> None:
         """Write all rows as float32, in the order of the table, or raise InputError if there is no room for them."""
+        delete_when_closed(self.path)
         size = self.num_rows * self.row_bytes
         if size > (room := shutil.disk_usage(self.path.parent).free):
             raise InputError(
@@ -122,14 +102,12 @@ class Spill:
 
     def windows(self, epoch: int, first: int) -> Iterator[Window]:
         """Yield an epoch from the window with mini-batch ``first`` on, each read while the one before is used."""
-        return prefetch(self._windows(epoch, first))
-
-    def _windows(self, epoch: int, first: int) -> Iterator[Window]:
         blocks = permutation(-(-self.num_rows // self.block), self.seed, epoch).numpy().astype(np.int64)
         counts = np.minimum(self.block, self.num_rows - blocks * self.block)
         ends = counts.cumsum()
         starts = ends - counts
-        for number in range(first * self.batch_size // self.window, -(-self.num_rows // self.window)):
+
+        def read(number: int) -> Window:
             low, high = number * self.window, min((number + 1) * self.window, self.num_rows)
             # The places in the file of the rows low to high of the epoch, which may begin and end within a block.
             some = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(ends, high)) + 1)
@@ -138,7 +116,10 @@ class Spill:
             rows = self._read(place.tolist(), (np.minimum(ends[some], high) - begin).tolist())
             generator = seeded_generator(self.seed, "window", epoch, number)
             order = torch.randperm(high - low, generator=generator, dtype=torch.int32)
-            yield Window(rows, order, low // self.batch_size)
+            return Window(rows, order, low // self.batch_size)
+
+        numbers = range(first * self.batch_size // self.window, -(-self.num_rows // self.window))
+        return parallel_map(numbers, read, num_threads=1)
 
     def in_order(self) -> Iterator[Callable[[], Batch]]:
         """Yield functions that read all rows in the order of the table, some at a time, for any thread to call."""

@@ -37,13 +37,9 @@ def read(source: Source, names: Sequence[str], rank: int = 0, world_size: int = 
 
 
 def survey(source: Source, columns: Columns, others: Sequence[str], split: Split) -> Survey:
-    """Pass over a table once. Every process passes over the whole of it. Rows of weight 0 are no rows.
+    """Pass over a table once, every process over the whole of it. Rows of weight 0 are no rows.
 
-    Args:
-        source: the table.
-        columns: how its columns are used; those of ``levels`` without any get theirs.
-        others: the target, and then perhaps the weights.
-        split: which rows are held out.
+    The other columns are the target, and then perhaps the weights.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -7,32 +7,11 @@ from typing import Any
 
 import torch
 
+from linreg_pl.data import roles, survey
 from linreg_pl.data.base import DataModule
 from linreg_pl.data.batch import Batch
 from linreg_pl.data.parts import Part
-from linreg_pl.data.roles import (
-    check_clusters,
-    check_names,
-    check_others,
-    coded_columns,
-    column_kinds,
-    columns_as_saved,
-    formula_columns,
-    named_columns,
-)
 from linreg_pl.data.sampling import Split
-from linreg_pl.data.survey import (
-    PARTS,
-    carried_columns,
-    check_fractions,
-    check_learned,
-    group_keys,
-    numbers_and_keys,
-    read,
-    require_weights,
-    survey,
-    training_rows,
-)
 from linreg_pl.errors import InputError, require_positive
 from linreg_pl.tables.columns import Missing, Unknown
 from linreg_pl.tables.opening import open_table
@@ -97,33 +76,33 @@ class Table(DataModule):
     ) -> None:
         super().__init__(batch_size, seed, standardize)
         require_positive("--data.memory", memory)
-        check_fractions(val_fraction, test_fraction)
+        survey.check_fractions(val_fraction, test_fraction)
         self.memory, self.weights, self.weighted = memory, weights, weights is not None
         self.ids, self.clusters, self.groups = list(ids), list(clusters), list(groups)
-        coded = coded_columns(categorical, formula)
+        coded = roles.coded_columns(categorical, formula)
         self.source = open_table(path, categorical=coded, reading=Reading(**reading))
         for flag, names in {"categorical": categorical, "ids": ids, "clusters": clusters, "groups": groups}.items():
             require_columns(f"--data.{flag}", names, self.source)
         how: dict[str, Any] = {"missing": missing, "unknown": unknown, "time_unit": time_unit}
         named = {"target": target, "features": features, "categorical": categorical, "levels": levels or {}}
         self.columns = (
-            named_columns(self.source, (weights, *ids), **named, **how)  # type: ignore[arg-type]
+            roles.named_columns(self.source, (weights, *ids), **named, **how)  # type: ignore[arg-type]
             if formula is None
-            else formula_columns(self.source, (weights, *ids, *clusters, *groups), formula, named, **how)
+            else roles.formula_columns(self.source, (weights, *ids, *clusters, *groups), formula, named, **how)
         )
         self.target_name = target or self.columns.target
         self.formula, self.intercept = self.columns.text, self.columns.intercept
-        check_others(weights, ids, self.columns.reads([self.target_name]))
-        check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
-        self.group_keys = partial(group_keys, self.source, self.groups) if groups else None
+        roles.check_others(weights, ids, self.columns.reads([self.target_name]))
+        roles.check_clusters(self.source, self.clusters, self.groups, self.columns.target_columns(self.target_name))
+        self.group_keys = partial(survey.group_keys, self.source, self.groups) if groups else None
         self.mean_weight, self._surveyed = 1.0, False
         self.split = Split(self.source.num_rows, (val_fraction, test_fraction), seed)
         held_out = self.split.counts()
-        self.counts = dict(zip(PARTS, (self.source.num_rows - sum(held_out), *held_out), strict=True))
+        self.counts = dict(zip(survey.PARTS, (self.source.num_rows - sum(held_out), *held_out), strict=True))
         self.missing_counts: dict[str, int] = {}
         if not self.columns.is_learned:
             self._survey(learn=True)
-        check_names(path, self.feature_names)
+        roles.check_names(path, self.feature_names)
 
     @property
     def feature_names(self) -> list[str]:  # type: ignore[override]
@@ -170,19 +149,19 @@ class Table(DataModule):
     def _survey(self, learn: bool) -> None:
         """Count missing values and rows; of the training rows learn levels, means and the mean weight."""
         self._require_others()
-        found = survey(self.source, self.columns, self._others, self.split)
+        found = survey.survey(self.source, self.columns, self._others, self.split)
         self.missing_counts = found.missing
         if self.columns.missing != "error" or self.weighted:
-            self.counts = dict(zip(PARTS, found.rows, strict=True))
+            self.counts = dict(zip(survey.PARTS, found.rows, strict=True))
         if learn:
             self.columns.levels |= found.levels
             if self.columns.missing == "mean":
                 self.columns.means = {name: found.means[name] for name in self.columns.features if name in found.means}
             if self.weights is not None:
                 self.mean_weight = found.means[self.weights]
-            training = partial(training_rows, self.source, self.columns, self._others, self.split)
+            training = partial(survey.training_rows, self.source, self.columns, self._others, self.split)
             self.columns.learn(self.source, training)
-            check_learned(self.columns, self.weights, self.mean_weight)
+            survey.check_learned(self.columns, self.weights, self.mean_weight)
         self._surveyed = True
 
     def delayed_blocks(self, part: Part, rank: int = 0, world_size: int = 1) -> Iterator[Callable[[], Batch]]:
@@ -191,18 +170,21 @@ class Table(DataModule):
         if part == "predict":
             others, ids = self._others[1:] * self.predicts_weighted, self.ids or None
         names = list(dict.fromkeys([*self.columns.reads(others), *(ids or ())]))
-        return (partial(self._batch, part, piece, others, ids) for piece in read(self.source, names, rank, world_size))
+        return (
+            partial(self._batch, part, piece, others, ids)
+            for piece in survey.read(self.source, names, rank, world_size)
+        )
 
     def _batch(self, part: Part, piece: Piece, others: list[str], ids: Sequence[str] | None) -> Batch:
         predicting, width = part == "predict", self.num_features
         values = torch.from_numpy(self.columns.design(self.source, piece, others))
         rows = slice(piece.start, piece.start + piece.batch.num_rows)
-        carry = carried_columns if predicting else numbers_and_keys
+        carry = survey.carried_columns if predicting else survey.numbers_and_keys
         carried = None if ids is None else carry(self.source, piece, ids)
         kept = torch.ones(values.shape[1], dtype=torch.bool)
         if not predicting:
             if any(self.split.fractions):
-                kept &= self.split.parts(rows.start, rows.stop) == PARTS.index(part)
+                kept &= self.split.parts(rows.start, rows.stop) == survey.PARTS.index(part)
             if self.columns.missing == "drop":
                 kept &= ~values.isnan().any(dim=0)
             if self.weighted:
@@ -213,7 +195,7 @@ class Table(DataModule):
         y = torch.full((values.shape[1], 1), torch.nan) if predicting else values[width : width + 1].mT
         weight = values[-1:].mT if self.weights in others else None
         if weight is not None:
-            require_weights(f"{self.source.name}: column {self.weights!r}", weight)
+            survey.require_weights(f"{self.source.name}: column {self.weights!r}", weight)
             weight = weight / self.mean_weight
         return Batch(values[:width].mT, y, weight, rows=rows, ids=carried)
 
@@ -232,14 +214,14 @@ class Table(DataModule):
         """Return what a checkpoint must carry to be used on other tables; plain values only."""
         return super().state_dict() | {
             "columns": asdict(self.columns),
-            "kinds": column_kinds(self.source, self.columns),
+            "kinds": roles.column_kinds(self.source, self.columns),
             "mean_weight": self.mean_weight,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take levels, means and moments from a checkpoint, or raise InputError if it was made for other columns."""
-        kinds, mine = column_kinds(self.source, self.columns), self.columns
-        self.columns = columns_as_saved(state_dict["columns"], mine)
+        kinds, mine = roles.column_kinds(self.source, self.columns), self.columns
+        self.columns = roles.columns_as_saved(state_dict["columns"], mine)
         if self.columns != mine:
             self._forget_rows()
         super().load_state_dict(state_dict)

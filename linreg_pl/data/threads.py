@@ -1,9 +1,8 @@
-"""Threads that read ahead, and that work on several pieces at a time."""
+"""Threads that work on several pieces at a time, or read ahead."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,43 +11,25 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def prefetch(pieces: Iterator[T]) -> Iterator[T]:
-    """Yield the same pieces; another thread makes the next one while one is used.
-
-    Meanwhile torch uses one thread less: all of its threads would wait for the one that shares a core with the reader.
-    """
-    with _workers(1, torch.get_num_threads() - 1) as reader:
-        coming = reader.submit(next, pieces, None)
-        while (piece := coming.result()) is not None:
-            coming = reader.submit(next, pieces, None)
-            yield piece
-
-
-def parallel_map(pieces: Iterator[T], work: Callable[[T], U]) -> Iterator[U]:
+def parallel_map(pieces: Iterable[T], work: Callable[[T], U], num_threads: int | None = None) -> Iterator[U]:
     """Yield ``work(piece)`` for each piece, in order.
 
-    As many threads work as torch would use, each on a piece of its own, while the calling thread reads on.
-    If all cores shared each small factorisation, they would mostly wait for each other.
+    Unless told otherwise, as many threads work as torch would use, each on a piece of its own, while the calling thread
+    reads on. If all cores shared each small factorisation, they would mostly wait for each other. So torch works alone
+    in these threads, and in the calling one uses those that are left.
     """
-    threads = torch.get_num_threads()
-    with _workers(threads, 1) as workers:
-        under_way: deque[Future[U]] = deque()
-        for piece in pieces:
-            under_way.append(workers.submit(work, piece))
-            if len(under_way) > threads:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-
-
-@contextmanager
-def _workers(count: int, torch_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads in each of which torch works alone, while it uses so many threads in the calling one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, torch_threads))
+    available = torch.get_num_threads()
+    num_threads = num_threads or available
+    torch.set_num_threads(max(1, available - num_threads))
     try:
         # A new thread would have others help it, whatever the calling one does.
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-            yield workers
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+            under_way: deque[Future[U]] = deque()
+            for piece in pieces:
+                under_way.append(workers.submit(work, piece))
+                if len(under_way) > num_threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(available)

@@ -16,17 +16,14 @@ NUMBERS_AT_ONCE = 2**17  # whose intermediate results stay in a core's cache
 def to_float32(
     batch: Batch, scaling: Scaling | None, names: Sequence[str], rounded: set[str], tell: Callable[[str], object]
 ) -> Tensor:
-    """Return a block of raw rows as float32, the features standardised unless ``scaling`` is None.
+    """Return n raw rows as float32, ``(n, P + 1)`` or ``(n, P + 2)``: features, target and perhaps weight of each.
 
     Args:
-        batch: ``n`` rows.
-        scaling: mean and standard deviation of the features, or None.
+        batch: the rows.
+        scaling: by which the features are standardised, or None.
         names: of the columns of X, and of y.
-        rounded: columns that it was told of.
-        tell: is told, once for each column, that its large integers are rounded.
-
-    Returns:
-        Features, target and perhaps weight of one row after another, shape ``(n, P + 1)`` or ``(n, P + 2)``.
+        rounded: those whose large integers were rounded before; others are added.
+        tell: is told of these.
 
     Raises:
         InputError: a value is too large for float32.

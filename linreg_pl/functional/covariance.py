@@ -50,11 +50,11 @@ class ScoreSums:
     Args:
         kind: "HC0" to "HC3", or "cluster".
         num_coefficients: p.
-        num_keys: kinds of clusters, one or two, or 0.
+        num_keys: kinds of clusters, one or two, or 0; for two there is a third, by both together.
 
     Attributes:
         gram: ``Σ s sᵀ``, shape ``(p, p)``, unless there are clusters.
-        clusters: the scores' sums by each kind of clusters; for two kinds there is a third, by both together.
+        clusters: the scores' sums by each kind of clusters.
     """
 
     def __init__(self, kind: str, num_coefficients: int, num_keys: int = 0) -> None:

@@ -40,14 +40,12 @@ class Problem:
     def __init__(self, factor: Tensor, bias: bool, standardize: bool) -> None:
         R = factor[:-1] if bias else unshifted(factor)
         self.bias, self.factor, self.shift = bias, R, factor[-1]
-        self.num_rows = float(R[0, 0].square())
         solved = R if bias else triangularize(R[:, 1:])
         columns = weight_columns(unshifted(factor) if bias else solved, bias)
         self.scale = column_std(R) if standardize else torch.ones(len(columns), dtype=R.dtype)
         self.scale = torch.where((self.scale > 0) & (columns.norm(dim=0) > 0), self.scale, torch.inf)
-        self.B = columns / R[0, 0].abs() / self.scale
-        self.c = solved[int(bias) : -1, -1] / R[0, 0].abs() * R[0, 0].sign()
-        self.B *= R[0, 0].sign()
+        self.B = columns / R[0, 0] / self.scale
+        self.c = solved[int(bias) : -1, -1] / R[0, 0]
 
     def penalties(self, l1_ratio: float, count: int) -> Tensor:
         """Return so many penalties of a path, the largest first; there, with an L1 part, all weights are 0."""

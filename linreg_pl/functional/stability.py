@@ -22,8 +22,14 @@ ROWS_AT_ONCE = 2**13  # whose intermediate results stay in a core's cache
 class CurvatureMoments:
     """Sums over rows from which the mean and the mean square of the curvature of mini-batches follow.
 
-    They are those of ``v z zᵀ``, ``v² z zᵀ`` and ``v² |x|² z zᵀ``, where ``z = (x, 1)`` and v is a row's weight. The
-    first one over all rows need not be added up if it is known, as by `second_moments`.
+    Args:
+        num_features: columns of X.
+        first: the first of the sums over all rows if it is known, as by `second_moments`, for it need not be added up.
+
+    Attributes:
+        num_rows: number of rows.
+        sums: of ``v z zᵀ``, ``v² z zᵀ`` and ``v² |x|² z zᵀ``, where ``z = (x, 1)`` and v is a row's weight; float64,
+            shape ``(3, P + 1, P + 1)``.
     """
 
     def __init__(self, num_features: int, first: Tensor | None = None) -> None:
@@ -57,7 +63,8 @@ class CurvatureMoments:
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:
         """Return ``E[A]`` and ``E[A²]`` of the half squared error over mini-batches drawn without replacement.
 
-        Each has shape ``(d, d)``, where d is P, or P + 1 with the intercept as the last.
+        Each has shape ``(d, d)``, where d is P, or P + 1 with the intercept as the last. Fewer rows than a mini-batch
+        has are one.
         """
         n, size = self.num_rows, min(batch_size, self.num_rows)
         mean, squared_weights, quartic = self.sums / n
@@ -75,7 +82,9 @@ class CurvatureMoments:
 def second_moments(factor: Tensor, scaling: Scaling | None = None) -> Tensor:
     """Return ``Σ v z zᵀ`` of rows, where ``z = (x, 1)`` and v is a row's weight, shape ``(P + 1, P + 1)``.
 
-    It follows from the shifted factor of ``[1 X y]`` over the rows as they are before they are standardised, if at all.
+    Args:
+        factor: shifted factor of ``[1 X y]`` over the rows as they are, ``(P + 3, P + 2)``.
+        scaling: how they are standardised before; None if they are not.
     """
     columns, shift = factor[:-1, 1:-1].clone(), factor[-1, 1:-1]
     columns[0] += factor[0, 0] * (shift if scaling is None else shift - scaling.mean)

@@ -7,7 +7,7 @@ import torch
 
 from linreg_pl.data.batch import Rows
 from linreg_pl.data.loaders import Blocks, Chunks, MiniBatches, OneWindow
-from linreg_pl.data.sampling import EpochOrders, permutation
+from linreg_pl.data.sampling import permutation
 from linreg_pl.data.spill import Spill
 
 STRUCTURES = [(1000, 10), (1003, 10), (1003, 1), (700, 100), (7, 10), (1003, 300)]  # rows, batch size
@@ -21,7 +21,7 @@ def table_rows(num_rows):
 
 def in_memory(num_rows, seed=None):
     """All rows in one window."""
-    return OneWindow(table_rows(num_rows), EpochOrders(num_rows, seed))
+    return OneWindow(table_rows(num_rows), seed)
 
 
 @pytest.fixture(params=["in memory", "windows"])
@@ -56,6 +56,18 @@ def numbers(batches):
 def whole_order(source, epoch):
     """Row numbers of an epoch."""
     return [int(row) for window in source.windows(epoch, 0) for row in window.rows[window.order].y]
+
+
+class TestOneWindow:
+    def test_orders_drawn_ahead_are_those_drawn_at_once(self):
+        source = in_memory(1000, seed=3)
+        for epoch in (0, 1, 2, 7, 8, 1):
+            (window,) = source.windows(epoch, 0)
+            assert torch.equal(window.order, permutation(1000, 3, epoch))
+
+    def test_without_a_seed_every_epoch_has_the_rows_in_order(self):
+        orders = [window.order.tolist() for epoch in (0, 3) for window in in_memory(7).windows(epoch, 0)]
+        assert orders == [list(range(7))] * 2
 
 
 class TestMiniBatches:

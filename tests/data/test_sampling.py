@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from linreg_pl.data.batch import Batch
-from linreg_pl.data.sampling import EpochOrders, Sample, Split, permutation, seeded_generator
+from linreg_pl.data.sampling import Sample, Split, permutation, seeded_generator
 
 
 def test_generator_depends_on_its_key_alone():
@@ -27,17 +27,6 @@ def test_permutation_is_the_same_on_every_platform():
     assert permutation(10, seed=0, epoch=0).tolist() == [8, 9, 5, 6, 1, 0, 7, 3, 2, 4]
     assert permutation(10, seed=0, epoch=1).tolist() == [1, 0, 8, 6, 7, 9, 5, 4, 2, 3]
     assert permutation(10, seed=1, epoch=0).tolist() == [2, 3, 9, 0, 8, 7, 4, 6, 5, 1]
-
-
-def test_orders_drawn_ahead_are_those_drawn_at_once():
-    orders = EpochOrders(1000, seed=3)
-    for epoch in (0, 1, 2, 7, 8, 1):
-        assert torch.equal(orders.epoch_order(epoch), permutation(1000, 3, epoch))
-
-
-def test_without_a_seed_every_epoch_has_the_rows_in_order():
-    orders = EpochOrders(7, seed=None)
-    assert [orders.epoch_order(epoch).tolist() for epoch in (0, 3)] == [list(range(7))] * 2
 
 
 class TestSplit:
