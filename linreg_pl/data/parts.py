@@ -109,6 +109,10 @@ class RowsInParts(L.LightningDataModule, ABC):
             torch.distributed.all_gather_object(everyone, value)
         return everyone
 
+    def _any_process(self, has: object) -> bool:
+        """Whether any process has something; all of them must ask."""
+        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)
+
 
 def _tap_sample(sample: Sample, make: Callable[[], Batch]) -> Batch:
     return sample.add(make())

@@ -36,7 +36,7 @@ ROUGH_ROWS = 2**12  # tell the scaling that rows are copied with, however the fi
 class PreparedRows(RowsInParts):
     """Training rows with what is known of them, and rows as SGD takes them; the arguments are those of `DataModule`."""
 
-    memory = math.inf  # MiB of rows kept
+    memory = math.inf  # MiB of rows kept in memory
     clusters: Sequence[str] = ()  # one or two columns; rows with the same value are a cluster
     groups: Sequence[str] = ()  # columns; rows with the same values are in the same fold of a cross-validation
     group_keys: GroupKeys | None = None  # yields the keys of these groups, of all rows
@@ -110,10 +110,6 @@ class PreparedRows(RowsInParts):
                 self.carried = None
 
         return Blocks(factors)
-
-    def _any_process(self, has: object) -> bool:
-        """Whether any process has something; all of them must ask."""
-        return self.trainer.strategy.reduce_boolean_decision(bool(has), all=False) if self.trainer else bool(has)
 
     def streamed(self, part: Part) -> bool:
         """Whether a part is too large to be kept in memory."""

@@ -70,6 +70,9 @@ class Diagnostics:
             self.counts += np.bincount(place.clamp_(0, BINS - 1).to(torch.int32).numpy(), minlength=BINS)
         if not self.solution.has_bias or block.weight is not None:
             self.factors = [merge_shifted(torch.stack([*self.factors, shifted_factor(block.X, squares[:, None])]))]
+        self._find_influential(squares, leverage, scaled, numbers)
+
+    def _find_influential(self, squares: Tensor, leverage: Tensor, scaled: Tensor, numbers: Tensor) -> None:
         n, p = self.solution.num_rows, len(self.solution.theta)
         left = 1 - leverage
         cook = (squares * leverage).div_(left).div_(left)
@@ -77,9 +80,8 @@ class Diagnostics:
         found = _largest(cook, NUM_INFLUENTIAL)
         cook = cook[found] * ((n - p) / p / n)
         variance = (n * left[found] - squares[found]).clamp(min=0) / (n - p - 1) if n > p + 1 else 0.0
-        self._keep_influential(
-            torch.stack([numbers[found].double(), cook, leverage[found], scaled[found] / variance**0.5], dim=1)
-        )
+        these = torch.stack([numbers[found].double(), cook, leverage[found], scaled[found] / variance**0.5], dim=1)
+        self._keep_influential(these)
 
     def _keep_influential(self, others: Tensor) -> None:
         several = torch.cat([self.influential, others])
@@ -103,14 +105,13 @@ class Diagnostics:
         ends = sorted(self.ends)
         between = sum((first - last) ** 2 for (_, _, last), (_, first, _) in pairwise(ends))
         names = ("row", "cook", "leverage", "studentized")
+        rows = [dict(zip(names, line, strict=True)) for line in self.influential.tolist()]
         return {
             "durbin_watson": (self.differences + between) / self.powers[1],
             "jarque_bera": self._jarque_bera(),
             "breusch_pagan": self._breusch_pagan(),
             "residuals": self._quantiles(),
-            "influential": [
-                dict(zip(names, [int(row), *line], strict=True)) for row, *line in self.influential.tolist()
-            ],
+            "influential": [row | {"row": int(row["row"])} for row in rows],
         }
 
     def _jarque_bera(self) -> dict[str, float]:
