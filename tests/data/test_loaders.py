@@ -111,6 +111,10 @@ class TestMiniBatches:
         whole = numbers(mini_batches(source, 10, 1, 2, epoch=4))
         assert numbers(mini_batches(source, 10, 1, 2, epoch=4, done=done)) == whole[done:]
 
+    @pytest.mark.parametrize("batch_size", [1, 10, 512, 2048])  # fetched together, or each alone
+    def test_nothing_is_left_at_the_end_of_an_epoch(self, windows, batch_size):
+        assert list(mini_batches(windows(4096, batch_size), batch_size, done=-(-4096 // batch_size))) == []
+
     def test_position_is_asked_by_the_loader_when_iteration_starts(self):
         position, asked = [0, 0], []
         loader = MiniBatches(10, in_memory(10, seed=0).windows, 5, 0, 1, lambda it: asked.append(it) or tuple(position))
