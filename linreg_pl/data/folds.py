@@ -58,9 +58,8 @@ class Folds:
         size = min(BLOCK, self.num_rows - block * BLOCK)
         return torch.randperm(size, generator=seeded_generator(self.seed, "folds", block)) % self.num_folds
 
-    def factors(self, make: Callable[[], Batch]) -> Tensor:
+    def factors(self, batch: Batch) -> Tensor:
         """Return the shifted factor of the rows of each fold of a block, ``(K, P + 3, P + 2)``."""
-        batch = make()
         folds = self.draw(*batch.numbers_and_keys())
         order = torch.from_numpy(np.argsort(folds.numpy().astype(np.uint16), kind="stable"))  # of 16 bits: a radix sort
         counts = folds.bincount(minlength=self.num_folds).tolist()

@@ -98,7 +98,10 @@ class PreparedRows(RowsInParts):
 
         There is one for each of the folds, if they are given.
         """
-        of_block, merge = (_factor, merge_shifted) if folds is None else (folds.factors, merge_folds)
+        merge = merge_shifted if folds is None else merge_folds
+
+        def of_block(make: Callable[[], Batch]) -> Tensor:
+            return shifted_factor(*make()) if folds is None else folds.factors(make())
 
         def factors() -> Iterator[Tensor]:
             self.carried = None if folds is None else self.groups
@@ -231,7 +234,3 @@ class PreparedRows(RowsInParts):
         for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total
-
-
-def _factor(make: Callable[[], Batch]) -> Tensor:
-    return shifted_factor(*make())
