@@ -16,7 +16,7 @@ from linreg_pl.data.sampling import Sample
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.least_squares import column_std, num_rows, profile
 from linreg_pl.functional.whitening import WhitenedBlock, Whitening
-from linreg_pl.runs import drawing, figures, penalty_figures
+from linreg_pl.runs import drawing, figures
 from linreg_pl.runs.logger import run_loggers
 
 if TYPE_CHECKING:
@@ -153,10 +153,10 @@ def _penalised(path: Any, data: DataModule) -> Iterator[tuple[str, "Figure"]]:
     order = path.weights[-1].abs().argsort(descending=True).tolist()
     penalties, weights = path.penalties.clamp(min=float(path.penalties[0]) * 1e-6).numpy(), path.weights.numpy()
     caption = f"Weights are for {columns}."
-    yield "shrinkage", penalty_figures.draw_shrinkage(penalties, weights, chosen, data.feature_names, order, caption)
+    yield "shrinkage", figures.draw_shrinkage(penalties, weights, chosen, data.feature_names, order, caption)
     if path.validated is not None:
         errors = path.validated.mse.numpy(), path.validated.se.numpy()
-        yield "cross_validation", penalty_figures.draw_cross_validation(penalties, *errors, chosen, data.target_name)
+        yield "cross_validation", figures.draw_cross_validation(penalties, *errors, chosen, data.target_name)
 
 
 def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:

@@ -5,16 +5,18 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
+from PIL import Image
 
 from linreg_pl.errors import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -47,9 +49,6 @@ MAX_NAME = 22  # characters of a name in a label
 @contextmanager
 def style() -> Iterator[None]:
     """Apply this project's style, whatever the user's is; characters that no font has become boxes."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         matplotlib.rcdefaults()
@@ -60,10 +59,8 @@ def style() -> Iterator[None]:
 
 
 @style()
-def encode(figure: "Figure") -> tuple[bytes, int, int]:
+def encode(figure: Figure) -> tuple[bytes, int, int]:
     """Render a figure as PNG; return it with its width and height in pixels."""
-    from PIL import Image
-
     figure.canvas.draw()  # once; `savefig` would draw twice
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
     content = io.BytesIO()
@@ -84,11 +81,9 @@ def label_with_unit(quantity: str, name: str, power: str = "") -> str:
     return f"{quantity}, in {unit}{power}" if len(unit) < 14 else f"{quantity},\nin {unit}{power}"
 
 
-def make_panels(count: int, width: float = 3.6, height: float = 3.6, **options: Any) -> tuple["Figure", list["Axes"]]:
+def make_panels(count: int, width: float = 3.6, height: float = 3.6, **options: Any) -> tuple[Figure, list[Axes]]:
     """Create a figure of ``count`` panels side by side, each ``width`` by ``height`` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.1)
     figure = Figure((max(width * count, 5), height), DPI, facecolor="white", layout=layout)
@@ -99,14 +94,16 @@ def make_panels(count: int, width: float = 3.6, height: float = 3.6, **options: 
     return figure, panels
 
 
-def add_caption(figure: "Figure", caption: str) -> "Figure":
-    """Write a caption below a figure; return the figure."""
+def add_caption(figure: Figure, caption: str, legend_of: Axes | None = None) -> Figure:
+    """Write a caption below a figure, and beside it the legend of one of its panels; return the figure."""
+    if legend_of is not None:
+        figure.legend(*legend_of.get_legend_handles_labels(), loc="outside right center")
     lines = textwrap.fill(caption, int(15 * figure.get_figwidth()))
     figure.supxlabel(lines, x=0.01, horizontalalignment="left", fontsize=8, color=GREY)
     return figure
 
 
-def dots(axes: "Axes", x: Array, y: Array) -> None:
+def dots(axes: Axes, x: Array, y: Array) -> None:
     """Draw points, the smaller and paler the more there are."""
     size, alpha = (8, 0.8) if len(x) < 100 else (6, 0.7) if len(x) < 500 else (3.5, 0.5)
     axes.plot(x, y, ".", color=DATA, markersize=size, alpha=alpha, markeredgewidth=0)

@@ -1,9 +1,15 @@
-"""Figures of a fit, drawn by matplotlib from arrays."""
+"""Figures of a fit, drawn by matplotlib from arrays.
+
+``target`` is the name of y; ``caption`` says which rows are drawn.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.special import ndtri
 
 from linreg_pl.runs.columns import COLUMNS
 from linreg_pl.runs.drawing import (
@@ -21,13 +27,11 @@ from linreg_pl.runs.drawing import (
     style,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Curve = Sequence[tuple[int, float]]
 
 MAX_PANELS = 3
 MAX_COEFFICIENTS = 30
+MAX_NAMED = 9  # columns whose weights are drawn over the penalty
 CONTOURS = 13
 TREND_PARTS = 10
 LABELLED = 3
@@ -43,17 +47,10 @@ MARKS: dict[str, dict[str, Any]] = {
 @style()
 def draw_data(
     X: Array, y: Array, weight: Array, bias: float, names: Sequence[str], target: str, caption: str
-) -> "Figure":
-    """Draw the target and the fit over each feature, as in notebook 1; over the three of largest effect at most.
+) -> Figure:
+    """Draw targets ``(n,)`` and the fit over each feature of X ``(n, P)``, as in notebook 1; three features at most.
 
-    Args:
-        X: features in their own units, shape ``(n, P)``.
-        y: targets, shape ``(n,)``.
-        weight: weights, shape ``(P,)``.
-        bias: the intercept.
-        names: names of the features.
-        target: name of y.
-        caption: which rows they are.
+    Those of largest effect are drawn. X and ``weight`` ``(P,)`` are in the features' own units.
     """
     effects = np.abs(weight) * X.std(axis=0)
     shown = sorted(np.argsort(-effects, kind="stable")[:MAX_PANELS])
@@ -73,15 +70,10 @@ def draw_data(
 
 
 @style()
-def draw_fit(fitted: Array, y: Array, weight: Array | None, target: str, caption: str) -> "Figure":
+def draw_fit(fitted: Array, y: Array, weight: Array | None, target: str, caption: str) -> Figure:
     """Draw fitted against true values, residuals against fitted values, and a normal Q-Q plot of the residuals.
 
-    Args:
-        fitted: predictions, shape ``(n,)``.
-        y: targets, shape ``(n,)``.
-        weight: weights of the rows, shape ``(n,)``; None if all count alike.
-        target: name of y.
-        caption: which rows they are.
+    All have shape ``(n,)``. With weights of the rows, the residuals are multiplied by their square roots.
     """
     residual, quantity = y - fitted, "residual"
     if weight is not None:
@@ -107,8 +99,6 @@ def draw_fit(fitted: Array, y: Array, weight: Array | None, target: str, caption
 
 def normal_quantiles(values: Array) -> tuple[Array, Array]:
     """Medians of normal order statistics (Filliben 1975) and the sorted values, both of shape ``(n,)``."""
-    from scipy.special import ndtri
-
     n = len(values)
     share = (np.arange(1, n + 1) - 0.3175) / (n + 0.365)
     share[-1] = 0.5 ** (1 / n)
@@ -117,14 +107,10 @@ def normal_quantiles(values: Array) -> tuple[Array, Array]:
 
 
 @style()
-def draw_loss(curves: Mapping[str, Curve], noise_floor: float | None, target: str, steps_per_epoch: int) -> "Figure":
-    """Draw mean squared errors over the SGD steps, on a logarithmic axis.
+def draw_loss(curves: Mapping[str, Curve], noise_floor: float | None, target: str, steps_per_epoch: int) -> Figure:
+    """Draw mean squared errors above zero over the SGD steps, on a logarithmic axis.
 
-    Args:
-        curves: points (step, value) of ``mini-batch``, ``training rows`` and ``validation rows``; values above zero.
-        noise_floor: estimate of the noise variance, if there is one.
-        target: name of y.
-        steps_per_epoch: mini-batches in an epoch.
+    The curves are those of ``mini-batch``, ``training rows`` and ``validation rows``, as far as there are any.
     """
     figure, (axes,) = make_panels(1, width=7)
     looks: dict[str, dict[str, Any]] = {
@@ -143,10 +129,9 @@ def draw_loss(curves: Mapping[str, Curve], noise_floor: float | None, target: st
     axes.yaxis.set_minor_formatter("{x:.3g}" if high < 10 * low else lambda *_: "")  # powers of ten may be missing
     axes.set(title="Loss", xlabel="SGD step", ylabel=label_with_unit("mean squared error", target, "²"))
     axes.locator_params("x", integer=True)
-    figure.legend(loc="outside right center")
     floor = " Noise floor: the estimated variance of the noise." if noise_floor else ""
     steps = f"{steps_per_epoch:,} steps" if steps_per_epoch > 1 else "one step"
-    return add_caption(figure, f"An epoch is {steps}.{floor}")
+    return add_caption(figure, f"An epoch is {steps}.{floor}", axes)
 
 
 @style()
@@ -157,15 +142,15 @@ def draw_path(
     marks: Mapping[str, Sequence[float]],
     num_rows: int,
     target: str,
-) -> "Figure":
-    """Draw the path of the coefficients over the loss surface, for every pair of them.
+) -> Figure:
+    """Draw the path ``(k, c)`` of c coefficients over the loss surface of each pair of them.
 
     Args:
-        path: coefficients over the steps, shape ``(k, c)``.
-        names: names of the coefficients, c of them.
+        path: coefficients over the steps.
+        names: of the coefficients.
         surfaces: for each pair of coefficients a factor ``G`` ``(3, 3)``, so that ``|G (u, v, -1)|²`` is the
             sum of squared residuals, minimised over the other coefficients.
-        marks: points of shape ``(c,)`` to be marked, by their labels: ``optimum``, ``true``.
+        marks: points ``(c,)`` to be marked, by their labels: ``optimum``, ``true``.
         num_rows: number of training rows.
         target: name of y.
     """
@@ -193,20 +178,15 @@ def draw_path(
     bar = figure.colorbar(filled, ax=panels, ticks=levels[::3], format="%.3g", aspect=30, pad=0.01)
     bar.set_label(label_with_unit("mean squared error", target, "²"))
     bar.outline.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     others = " The third coefficient is at its best for the two." if len(names) > 2 else ""
-    return add_caption(figure, f"Surface: over the training rows.{others}")
+    return add_caption(figure, f"Surface: over the training rows.{others}", panels[0])
 
 
 @style()
-def draw_coefficients(rows: Sequence[Mapping[str, Any]], scale: Array, target: str, level: float) -> "Figure":
+def draw_coefficients(rows: Sequence[Mapping[str, Any]], scale: Array, target: str, level: float) -> Figure:
     """Draw coefficients and their confidence intervals against optimum and true values; thirty features at most.
 
-    Args:
-        rows: the coefficients as in ``report.json``, the bias last if there is one.
-        scale: standard deviations of the features, shape ``(P,)``.
-        target: name of y.
-        level: confidence level.
+    The rows are those of ``report.json``, the bias last; ``scale`` ``(P,)`` holds standard deviations of the features.
     """
     features = len(scale)
     size = np.array([abs(row.get("t") or row["estimate"] * std) for row, std in zip(rows, scale, strict=False)])
@@ -235,26 +215,19 @@ def draw_coefficients(rows: Sequence[Mapping[str, Any]], scale: Array, target: s
     last.set_ylim(place[-1] - 0.7, 0.7)
     for y, text in zip([0.85, *place], ["estimate", *(f"{value:.6g}" for value in columns["estimate"])], strict=True):
         last.text(1.03, y, text, va="center", transform=last.get_yaxis_transform())
-    figure.legend(*last.get_legend_handles_labels(), loc="outside right center")
     which = f"{len(kept)} of {len(rows)} coefficients, the clearest," if len(kept) < len(rows) else "All coefficients,"
-    return add_caption(
-        figure, f"{which} in the table's own units. Effect: estimate × standard deviation of the column."
-    )
+    effect = "Effect: estimate × standard deviation of the column."
+    return add_caption(figure, f"{which} in the table's own units. {effect}", last)
 
 
 @style()
 def draw_diagnostics(
     fitted: Array, standardized: Array, leverage: Array, num_coefficients: int, rows: Sequence[Row], caption: str
-) -> "Figure":
+) -> Figure:
     """Draw the size of residuals over fitted values, and residuals over leverage with contours of Cook's distance.
 
-    Args:
-        fitted: predictions, shape ``(n,)``.
-        standardized: residuals divided by their standard deviations ``s √(1 - leverage)``, shape ``(n,)``.
-        leverage: shape ``(n,)``.
-        num_coefficients: of the fit, the bias included.
-        rows: the most influential rows: number, leverage and standardized residual.
-        caption: which rows they are.
+    The first three have shape ``(n,)``; standardised are residuals divided by ``s √(1 - leverage)``. The rows are the
+    most influential ones: number, leverage and standardised residual.
     """
     figure, (size, influence) = make_panels(2, width=4.6)
     root = np.sqrt(np.abs(standardized))
@@ -263,22 +236,52 @@ def draw_diagnostics(
     size.plot(*([np.median(values[part]) for part in parts] for values in (fitted, root)), color=FIT, linewidth=1.6)
     size.set(title="Scale-location", xlabel="fitted value", ylabel="√|standardised residual|")
     dots(influence, leverage, standardized)
-    kept = [row for row in rows if np.isfinite(row).all()]
-    if kept:
-        influence.plot(
-            *np.array(kept)[:, 1:].T, "o", color=FIT, markersize=6, fillstyle="none", label="most influential"
-        )
-        for number, *place in kept[:LABELLED]:
-            influence.annotate(f"{number}", (place[0], place[1]), (5, 3), textcoords="offset points", fontsize=8)
-    low, high = 1.1 * np.array(influence.get_ylim())
+    if kept := [row for row in rows if np.isfinite(row).all()]:
+        _, *places = zip(*kept, strict=True)
+        influence.plot(*places, "o", color=FIT, markersize=6, fillstyle="none", label="most influential")
+    for number, *place in kept[:LABELLED]:
+        influence.annotate(f"{number}", (place[0], place[1]), (5, 3), textcoords="offset points", fontsize=8)
+    limits = 1.1 * np.array(influence.get_ylim())
     right = 1.05 * influence.get_xlim()[1]
     h = np.linspace(right / 200, min(right, 0.999), 200)
     for distance, line in ((0.5, ":"), (1.0, "--")):
         bound = np.sqrt(distance * num_coefficients * (1 - h) / h)
         for sign, label in ((1, f"Cook's distance {distance:g}"), (-1, None)):
             influence.plot(h, sign * bound, line, color=DARK, linewidth=0.8, label=label)
-    influence.set(title="Influence", xlabel="leverage", ylabel="standardised residual")
-    influence.set(xlim=(0, right), ylim=(low, high))
-    figure.legend(*influence.get_legend_handles_labels(), loc="outside right center")
-    trend = "Line: medians of up to ten groups of rows; it is level where errors have equal variance."
-    return add_caption(figure, f"Dots: {caption}. {trend} Rows with their numbers, from 0, are the most influential.")
+    influence.set(title="Influence", xlabel="leverage", ylabel="standardised residual", xlim=(0, right), ylim=limits)
+    caption += ". Line: medians of up to ten groups of rows; it is level where errors have equal variance."
+    return add_caption(figure, f"Dots: {caption} Rows with their numbers, from 0, are the most influential.", influence)
+
+
+@style()
+def draw_shrinkage(
+    penalties: Array, weights: Array, chosen: float, names: Sequence[str], left: Sequence[int], caption: str
+) -> Figure:
+    """Draw weights ``(L, P)`` over L penalties, the largest first; the first of the columns in ``left`` are named."""
+    figure, (axes,) = make_panels(1, width=7)
+    axes.plot(penalties, weights, color=PALE, linewidth=0.8)
+    for number, column in enumerate(left[:MAX_NAMED]):
+        axes.plot(penalties, weights[:, column], color=f"C{number}", linewidth=1.4, label=short(names[column]))
+    _over_penalties(axes, chosen)
+    axes.set(title="Weights over the penalty", ylabel="weight")
+    return add_caption(figure, caption, axes)
+
+
+@style()
+def draw_cross_validation(penalties: Array, mse: Array, se: Array, chosen: float, target: str) -> Figure:
+    """Draw the mean squared error on rows left out, and its standard error, over the penalty, all of shape ``(L,)``."""
+    figure, (axes,) = make_panels(1, width=7)
+    axes.errorbar(penalties, mse, se, color=PALE, linewidth=0, elinewidth=1.2, label="± standard error")
+    axes.plot(penalties, mse, color=DATA, linewidth=1.6, label="on rows left out")
+    best = mse.argmin()
+    axes.axhline(mse[best] + se[best], color=DARK, linewidth=0.8, linestyle=":", label="best + 1 standard error")
+    _over_penalties(axes, chosen)
+    axes.set(title="Cross-validation", ylabel=label_with_unit("mean squared error", target, "²"))
+    how = "Every penalty is fitted to all folds but one, and measured on that one, for each fold."
+    return add_caption(figure, how, axes)
+
+
+def _over_penalties(axes: Axes, chosen: float) -> None:
+    axes.axvline(chosen, color=DARK, linewidth=1, linestyle=(0, (5, 3)), label="penalty taken")
+    axes.set(xscale="log", xlabel="penalty")
+    axes.xaxis.set(inverted=True, major_formatter="{x:g}", minor_formatter="")

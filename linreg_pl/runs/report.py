@@ -26,20 +26,12 @@ def write(report: Report, folder: Path) -> None:
     Raises:
         InputError: they cannot be written.
     """
-    report = _replace_non_finite(report)
+    report = json.loads(json.dumps(report), parse_constant=lambda _: None)
     text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     atomic_write(folder / "report.json", text.encode())
     order = ("name", *(column.name for column in COLUMNS))
     rows = [{key: row[key] for key in order if key in row} | row for row in report["coefficients"]]
     atomic_write(folder / "coefficients.csv", csv_bytes(rows))
-
-
-def _replace_non_finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _replace_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replace_non_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(folder: Path) -> Report:
@@ -79,11 +71,10 @@ def show(folder: Path) -> str:
     Raises:
         InputError: the folder holds no report, or it is damaged.
     """
+    report = read(folder)
     try:
-        return format_report(_printable(read(folder)), folder)
+        return format_report(_printable(report), folder)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{folder}/report.json: is not a report of this program") from error
 
 
@@ -118,20 +109,9 @@ def format_report(report: Report, folder: Path | None) -> str:
 
 def format_markdown(report: Report) -> str:
     """Format a report for TensorBoard's Text tab."""
-    first, last = map(_markdown_table, (_coefficients(report), _scores(report)))
-    between = [
-        _arrival(report),
-        _penalty(report),
-        _optimum(report),
-        *diagnosis(report).splitlines(),
-        report.get("note", ""),
-    ]
-    return "\n\n".join(filter(None, [first, *map(_escape, between), last]))
-
-
-def format_scores(report: Report) -> str:
-    """Format the scores of the training, validation and test rows as a table."""
-    return table(_scores(report))
+    between = [_arrival(report), _penalty(report), _optimum(report), *diagnosis(report).splitlines()]
+    between = [_escape(text) for text in (*between, report.get("note", "")) if text]
+    return "\n\n".join([_markdown_table(_coefficients(report)), *between, _markdown_table(_scores(report))])
 
 
 def _markdown_table(rows: list[list[str]]) -> str:
@@ -150,9 +130,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     return "\n".join([styled(lines[0], DIM), *lines[1:]])
 
 
@@ -162,7 +141,6 @@ def _is_sgd(report: Report) -> bool:
 
 
 def _size(report: Report) -> str:
-    """Say how many rows and columns there were."""
     if "num_train" not in report:
         return ""
     plural = "" if report["num_features"] == 1 else "s"
@@ -178,7 +156,6 @@ def _formula(report: Report) -> str:
 
 
 def _missing_values(report: Report) -> str:
-    """Say which values were missing and what was done about them."""
     if "missing" not in report:
         return ""
     missing = report["missing"]
@@ -226,9 +203,8 @@ def _penalty(report: Report) -> str:
         found = report["cv"]
         mse, se = (found[key][found["penalty"].index(found["chosen"])] for key in ("mse", "se"))
         how = "the smallest error" if found["rule"] == "min" else "the largest within one standard error of the best"
-        text += (
-            f", chosen by cross-validation in {found['folds']} folds ({how}): mse {mse:.6g} ± {se:.2g} on rows left out"
-        )
+        text += f", chosen by cross-validation in {found['folds']} folds ({how}):"
+        text += f" mse {mse:.6g} ± {se:.2g} on rows left out"
         if found["chosen"] == found["penalty"][-1] and report["columns_left"]:
             text += "; it is the smallest of the path: a penalty hardly helps"
     if (gap := report.get("duality_gap") or 0.0) > MAX_GAP:
@@ -257,10 +233,15 @@ def _optimum(report: Report) -> str:
         has_bias = report["coefficients"][-1]["name"] == "bias"
         r2 = "adjusted r2" if has_bias else f"r2 about zero, as there is no bias, {best['r2']:.6g}, adjusted"
         dof = min(report["clusters"].values()) - 1 if report.get("clusters") else best["dof"]
-        f = f"F {best['f']:.6g} on {report['num_features']} and {dof} degrees of freedom (p {best['f_p']:.2g})"
-        text += f"\n{r2} {best['adjusted_r2']:.6g}, {f}"
+        text += f"\n{r2} {best['adjusted_r2']:.6g}, F {best['f']:.6g} on {report['num_features']} and {dof} degrees of"
+        text += f" freedom (p {best['f_p']:.2g})"
         text += f", AIC {best['aic']:.6g}, BIC {best['bic']:.6g}" if "aic" in best else ""
     return text
+
+
+def format_scores(report: Report) -> str:
+    """Format the scores of the training, validation and test rows as a table."""
+    return table(_scores(report))
 
 
 def _scores(report: Report) -> list[list[str]]:
@@ -278,18 +259,12 @@ def _next_steps(report: Report, folder: Path) -> str:
     run, program = printable(quote(folder.as_posix())), as_run("python train.py")
     following = "validate" if "val" in report else "predict"
     place = folder.resolve() if ".." in folder.parts else folder
-    look = [
-        f"look      tensorboard --logdir {printable(quote(place.parent.parent.as_posix()))} --host localhost",
-        f"          {_link(report, place)}",
-    ]
-    return "\n".join(
-        [
-            f"this run  {run}",
-            *(look if any(folder.glob("events.out.tfevents.*")) else ()),  # another logger writes elsewhere
-            f"again     {program} report {run}",
-            f"next      {program} {following} {run}",
-        ]
-    )
+    lines = [f"this run  {run}"]
+    if any(folder.glob("events.out.tfevents.*")):  # another logger writes elsewhere
+        logdir = printable(quote(place.parent.parent.as_posix()))
+        lines += [f"look      tensorboard --logdir {logdir} --host localhost", f"          {_link(report, place)}"]
+    lines += [f"again     {program} report {run}", f"next      {program} {following} {run}"]
+    return "\n".join(lines)
 
 
 def _link(report: Report, folder: Path) -> str:

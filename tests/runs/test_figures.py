@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from linreg_pl.runs import drawing, figures, penalty_figures
+from linreg_pl.runs import drawing, figures
 
 ROWS = 300
 NASTY = ["price_$^{2}$", "$\\frac{x", "面积 😀\nzweite Zeile\x1b[31m", "W" * 200, "a_b^c", "مساحة"]
@@ -257,15 +257,13 @@ def test_penalties(random, chosen):
     penalties = np.geomspace(1, 1e-3, 50)
     weights = np.log(1 / penalties)[:, None] * random.normal(size=12)
     names = [*NASTY, *NAMES, "z"]
-    figure = penalty_figures.draw_shrinkage(
-        penalties, weights, chosen, names, range(12), "Weights are for the columns."
-    )
+    figure = figures.draw_shrinkage(penalties, weights, chosen, names, range(12), "Weights are for the columns.")
     (axes,) = figure.axes
     assert axes.xaxis_inverted()
     np.testing.assert_allclose([line.get_ydata() for line in axes.lines[:12]], weights.T)
     assert_legible(figure)
     mse, se = 1 + penalties**2, 0.1 * np.ones(50)
-    figure = penalty_figures.draw_cross_validation(penalties, mse, se, chosen, "price")
+    figure = figures.draw_cross_validation(penalties, mse, se, chosen, "price")
     curves = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(curves["on rows left out"].get_ydata(), mse)
     assert curves["penalty taken"].get_xdata()[0] == chosen
