@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from linreg_pl.callbacks.arrival import shortfall
-from linreg_pl.callbacks.optimum import Optimum
+from linreg_pl.callbacks.arrival import Optimum, shortfall
 from linreg_pl.callbacks.stability import Stability
 from linreg_pl.data.arrays import Arrays
 from linreg_pl.data.second_pass import look_again

@@ -1,11 +1,9 @@
 """Callbacks: what happens beside the steps."""
 
-from linreg_pl.callbacks.arrival import StopWithin
+from linreg_pl.callbacks.arrival import Optimum, StopWithin
 from linreg_pl.callbacks.checkpoint import Checkpoint
-from linreg_pl.callbacks.curves import Curves
+from linreg_pl.callbacks.curves import Curves, History
 from linreg_pl.callbacks.figures import Figures
-from linreg_pl.callbacks.history import History
-from linreg_pl.callbacks.optimum import Optimum
 from linreg_pl.callbacks.predictions import Predictions
 from linreg_pl.callbacks.progress import Progress
 from linreg_pl.callbacks.report import RunReport

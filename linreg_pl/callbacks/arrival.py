@@ -1,4 +1,4 @@
-"""Whether SGD has arrived at the optimum, as far as the data tell; if not, why not, and how long it would take."""
+"""The least-squares optimum of the training rows, and whether SGD has arrived there, as far as the data tell."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,26 @@ if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
 
 FAR = 0.01  # of r2
+NEAR = 0.5  # joint distance that SGD should come to
 ALIKE = 10.0  # condition number of the standardised columns from which two of them are named
 
 
-class StopWithin(L.Callback):
-    """Ends a fit after the epoch in which the coefficients come near enough to the optimum.
+class Optimum(L.Callback):
+    """Passes once over the training rows before the first step, if the data are of this project.
 
-    Args:
-        distance: the joint distance to stop at, as `joint_distance` gives it.
+    Not for a model that makes this very pass itself.
     """
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Learn the triangular factor of the training rows."""
+        data = data_of(trainer)
+        if data is not None and pl_module.served != "factors":
+            data.find_factor()
+
+
+class StopWithin(L.Callback):
+    """Ends a fit after the epoch in which the coefficients come within a `joint_distance` of the optimum."""
 
     def __init__(self, distance: float) -> None:
         require_positive("--stop_within", distance)
@@ -62,20 +73,11 @@ def shortfall(data: DataModule, model: "LinearModel") -> str:
     return f"SGD did not arrive: r2 is {r2:.4g}, at the optimum {best:.4g}; take more epochs, or scale the columns"
 
 
-def why_not_there(
-    data: DataModule, model: "LinearModel", distance: float, epochs: int, target: float
-) -> dict[str, Any]:
-    """Say why plain SGD has not arrived, and about how many epochs more it would take.
+def why_not_there(data: DataModule, model: "LinearModel", distance: float, epochs: int) -> dict[str, Any]:
+    """Say why plain SGD has not arrived after some epochs, and about how many more it would take.
 
     The error of SGD shrinks by ``1 - lr λ`` a step, where λ is the smallest curvature; then noise of variance
-    ``lr s² / 2B`` in every direction remains, unless steps are averaged.
-
-    Args:
-        data: the training rows.
-        model: the model.
-        distance: how far it is, by `joint_distance`.
-        epochs: that it was trained.
-        target: how near it should come.
+    ``lr s² / 2B`` in every direction remains, unless steps are averaged. ``distance`` is that of `joint_distance`.
 
     Returns:
         ``reason``, a sentence, and ``epochs_to_go``, where more epochs would do.
@@ -93,10 +95,10 @@ def why_not_there(
             " --model.average true, or a smaller --model.lr"
         }
     shrinks = -math.log1p(-min(max(lr * float(values[0]), 1e-300), 0.999))
-    steps = math.log(distance / target) / (2 * shrinks)
+    steps = math.log(distance / NEAR) / (2 * shrinks)
     to_go = steps * size / rows
     if averages:  # until the first steps are forgotten, as the fourth power of the steps
-        to_go = max(to_go, epochs * ((distance / target) ** 0.125 - 1))
+        to_go = max(to_go, epochs * ((distance / NEAR) ** 0.125 - 1))
     to_go = math.ceil(min(to_go, 1e15))
     more = f"about {to_go:,} more epochs, or none with --model Exact"
     columns = weight_columns(data.summary.factor, model.has_bias)  # type: ignore[arg-type]

@@ -17,8 +17,7 @@ from linreg_pl.runs.logger import run_loggers
 
 
 def _count(trainer: L.Trainer) -> dict[str, Any]:
-    loops: dict[str, Any] = deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
-    return loops
+    return deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
 
 
 def _count_after_epoch(trainer: L.Trainer) -> dict[str, Any]:
@@ -100,10 +99,9 @@ class Checkpoint(ModelCheckpoint):
             return
         if trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate():  # the step is not over
             return
-        if self._every_n_train_steps or trainer.max_steps != -1:
-            step = trainer.global_step
-            self._due |= self._every_n_train_steps > 0 and step % self._every_n_train_steps == 0
-            ends |= step == trainer.max_steps
+        step = trainer.global_step
+        self._due |= self._every_n_train_steps > 0 and step % self._every_n_train_steps == 0
+        ends |= step == trainer.max_steps
         if self._train_time_interval is not None:  # Lightning does not look at it where steps are taken by hand
             late = time.monotonic() - (self._last_time_checked or 0.0) >= self._train_time_interval.total_seconds()
             self._due |= trainer.strategy.reduce_boolean_decision(late, all=False)

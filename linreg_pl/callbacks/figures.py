@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
-from torch import Tensor
+from matplotlib.figure import Figure
 
-from linreg_pl.callbacks.curves import coefficient_scalars
-from linreg_pl.callbacks.history import History, find_callback
+from linreg_pl.callbacks.curves import History, coefficient_scalars, find_callback
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.sampling import Sample
@@ -20,8 +19,6 @@ from linreg_pl.runs import drawing, figures
 from linreg_pl.runs.logger import run_loggers
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from linreg_pl.models import LinearModel
 
 MAX_ROWS = 2000
@@ -34,9 +31,8 @@ class Figures(L.Callback):
 
     ``data``: the target over the features; ``fit``: fitted against true values, residuals and their
     quantiles; ``loss``: against the noise floor; ``path``: of one or two weights and the bias over the loss
-    surface; ``coefficients``: with their intervals; ``diagnostics``: of
-    the residuals; ``shrinkage`` and ``cross_validation``: over the penalties of `ElasticNet`. What a fit has not, is
-    not drawn.
+    surface; ``coefficients``: with their intervals; ``diagnostics``: of the residuals; ``shrinkage`` and
+    ``cross_validation``: over the penalties of `ElasticNet`. What a fit has not, is not drawn.
 
     Args:
         confidence_level: probability that an interval covers the true coefficient.
@@ -91,7 +87,7 @@ class Figures(L.Callback):
             for logger in run_loggers(trainer):
                 logger.log_picture(f"figures/{name}", png, width, height, trainer.global_step)
 
-    def _figures(self, data: DataModule, model: "LinearModel", history: History) -> Iterator[tuple[str, "Figure"]]:
+    def _figures(self, data: DataModule, model: "LinearModel", history: History) -> Iterator[tuple[str, Figure]]:
         target = data.target_name
         summary, bias = data.summary, model.has_bias
         rows = coefficient_rows(data, model, summary.inference(bias, self.confidence_level))
@@ -113,46 +109,51 @@ class Figures(L.Callback):
         if model.lr is not None and (curves := _losses(model, history)):
             steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
             yield "loss", figures.draw_loss(curves, summary.noise_floor(bias), target, steps_per_epoch)
-            path = _path(data, model, history, theta)
-            if summary.factor is not None and len(path) and np.abs(path).max() < LARGE:
-                names = [row["name"] for row in rows]
-                marks: dict[str, list[float]] = {
-                    key: [row[key] for row in rows] for key in ("optimum", "true") if key in rows[0]
+            names = [row["name"] for row in rows]
+            columns = [*range(1, len(names)), 0] if bias else range(1, len(names) + 1)  # of the factor
+            walked = [history[f"weight/{name}"] for name in data.feature_names] + [history["bias"]] * bias
+            path = np.array([*zip(*([value for _, value in curve] for curve in walked), strict=False), theta])
+            drawable = all(walked) and len(names) > 1 and np.abs(path).max() < LARGE  # of many there are no curves
+            if (factor := summary.factor) is not None and summary.optimum(bias) is not None and drawable:
+                known: list[str] = [key for key in ("optimum", "true") if key in rows[0]]
+                marks = {key: [row[key] for row in rows] for key in known}
+                surfaces = {
+                    (i, j): profile(factor, [columns[i], columns[j]], bias).numpy()
+                    for i, j in combinations(range(len(names)), 2)
                 }
-                surfaces = _surfaces(summary.factor, len(names), bias)
-                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(summary.factor), target)
+                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(factor), target)
 
 
-def _diagnostics(data: DataModule, bias: bool, shown: str) -> "Figure":
+def _diagnostics(data: DataModule, bias: bool, shown: str) -> Figure:
     """Draw the sample's residuals at the optimum, and the rows of most influence."""
-    optimum, shifted, diagnostics = data.summary.optimum(bias), data.summary.shifted, data.summary.diagnostics
-    assert optimum is not None
+    inference, shifted, diagnostics = data.summary.inference(bias), data.summary.shifted, data.summary.diagnostics
+    assert inference is not None
     assert shifted is not None
     assert diagnostics is not None
     assert data.sample is not None
-    columns = data.sample.columns()
-    block = WhitenedBlock(Whitening(optimum, shifted), *columns)
+    X, *others = data.sample.columns()
+    optimum, dof = inference.solution, inference.dof
+    block = WhitenedBlock(Whitening(optimum, shifted), X, *others)
     for _ in block:
         pass
     assert block.leverage is not None
-    n, p = optimum.num_rows, len(optimum.theta)
-    spread = float(optimum.factor[-1, -1].abs()) / (n - p) ** 0.5
-    left = (1 - block.leverage).clamp(min=0)
-    fitted = columns[0] @ optimum.weight + optimum.bias
+    standardized = block.residual / (inference.residual_std * (1 - block.leverage).clamp(min=0).sqrt())
+    fitted = X @ optimum.weight + optimum.bias
     rows = [
-        (row["row"], row["leverage"], (t := row["studentized"]) * ((n - p) / (n - p - 1 + t**2)) ** 0.5)
+        (row["row"], row["leverage"], (t := row["studentized"]) * (dof / (dof - 1 + t**2)) ** 0.5)
         for row in diagnostics["influential"]
     ]
-    standardized = (block.residual / (spread * left.sqrt())).numpy()
-    return figures.draw_diagnostics(fitted.numpy(), standardized, block.leverage.numpy(), p, rows, shown)
+    return figures.draw_diagnostics(
+        fitted.numpy(), standardized.numpy(), block.leverage.numpy(), len(optimum.theta), rows, shown
+    )
 
 
-def _penalised(path: Any, data: DataModule) -> Iterator[tuple[str, "Figure"]]:
+def _penalised(path: Any, data: DataModule) -> Iterator[tuple[str, Figure]]:
     """Draw the solutions of `ElasticNet` over the penalty."""
-    chosen, columns = float(path.penalties[path.chosen]), "standardised columns" if data.standardize else "the columns"
+    chosen, weights = float(path.penalties[path.chosen]), path.weights.numpy()
     order = path.weights[-1].abs().argsort(descending=True).tolist()
-    penalties, weights = path.penalties.clamp(min=float(path.penalties[0]) * 1e-6).numpy(), path.weights.numpy()
-    caption = f"Weights are for {columns}."
+    penalties = path.penalties.clamp(min=float(path.penalties[0]) * 1e-6).numpy()
+    caption = f"Weights are for {'standardised columns' if data.standardize else 'the columns'}."
     yield "shrinkage", figures.draw_shrinkage(penalties, weights, chosen, data.feature_names, order, caption)
     if path.validated is not None:
         errors = path.validated.mse.numpy(), path.validated.se.numpy()
@@ -169,17 +170,3 @@ def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:
         "validation rows": history["val/mse"],
     }
     return {name: points for name, curve in curves.items() if (points := [point for point in curve if point[1] > 0])}
-
-
-def _path(data: DataModule, model: "LinearModel", history: History, theta: drawing.Array) -> drawing.Array:
-    """Coefficients over the steps, ``(k, c)``; empty where there is one, or too many, or no surface."""
-    names = [f"weight/{name}" for name in data.feature_names] + ["bias"] * model.has_bias
-    curves = [[value for _, value in history[name]] for name in names]
-    drawable = data.summary.optimum(model.has_bias) is not None and len(names) > 1 and all(curves)
-    return np.array([*zip(*curves, strict=False), theta] if drawable else [])
-
-
-def _surfaces(factor: Tensor, count: int, bias: bool) -> dict[tuple[int, int], drawing.Array]:
-    """For every pair of coefficients the factor of the loss over them."""
-    column = [*range(1, count), 0] if bias else range(1, count + 1)  # of each coefficient in the factor
-    return {(i, j): profile(factor, [column[i], column[j]], bias).numpy() for i, j in combinations(range(count), 2)}

@@ -1,10 +1,8 @@
 """Writes predictions as they come, and joins them when all are there."""
 
 import glob
-import heapq
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from linreg_pl.tables.places import is_uri, locate, readable, upload
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import parquet
 
 ABANDONED = 3600  # seconds since the last block
 
@@ -54,7 +52,7 @@ class Predictions(L.Callback):
         self.path = path
         self.confidence_level = confidence_level
         self._run = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: parquet.ParquetWriter | None = None
         self._inference: Inference | None = None
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -73,13 +71,7 @@ class Predictions(L.Callback):
                 print("the intervals are those for errors of equal variance, whatever --covariance was", flush=True)
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Write this process's share of a block."""
         import pyarrow as pa
@@ -138,12 +130,17 @@ class Predictions(L.Callback):
 
         parts = [path for rank in range(world_size) if (path := self._part(rank)).exists()]
         files = [parquet.ParquetFile(part) for part in parts]
-        schema = files[0].schema_arrow
+        blocks = {  # by the numbers of their first rows
+            file.metadata.row_group(group).column(0).statistics.min: (file, group)
+            for file in files
+            for group in range(file.num_row_groups)
+            if file.metadata.row_group(group).num_rows
+        }
         whole = self._part(world_size)
         open_writer = csv.CSVWriter if self.path.suffix.lower() == ".csv" else parquet.ParquetWriter
-        with open_writer(whole, schema) as writer:
-            for _, table in heapq.merge(*map(_blocks, files), key=lambda block: block[0]):
-                writer.write_table(table)
+        with open_writer(whole, files[0].schema_arrow) as writer:
+            for _, (file, group) in sorted(blocks.items()):
+                writer.write_table(file.read_row_group(group))
         for file in files:
             file.close()  # on Windows it could not be removed
         if self.place is None:
@@ -163,11 +160,3 @@ def _nullable(values: Any) -> "pa.Array":
     import pyarrow as pa
 
     return pa.array(values, from_pandas=True)  # nan becomes null
-
-
-def _blocks(file: "pq.ParquetFile") -> Iterator[tuple[int, "pa.Table"]]:
-    """Blocks of a file with their first rows' numbers."""
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group)
-        if table.num_rows:
-            yield table["row"][0].as_py(), table

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.callbacks.arrival import joint_distance, why_not_there
-from linreg_pl.callbacks.history import find_callback
+from linreg_pl.callbacks.curves import find_callback
 from linreg_pl.callbacks.scores import EpochScores
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.second_pass import look_again
@@ -25,11 +25,11 @@ from linreg_pl.functional.least_squares import (
     standardized_coefficients,
     total_sum_of_squares,
 )
+from linreg_pl.runs import report
+from linreg_pl.runs.logger import run_loggers
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
-from linreg_pl.runs import report
-from linreg_pl.runs.logger import run_loggers
 
 ABOUT = """\
 | tab | what |
@@ -100,14 +100,11 @@ class RunReport(L.Callback):
             if config.is_file():
                 logger.log_text("run/config", indent(config.read_text(encoding="utf-8"), " " * 4))  # as code, verbatim
 
+    @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Find the covariance of the optimum and its diagnostics, once, so that checkpoints hold the covariance."""
-        self._look_again(trainer, pl_module)
-
-    @torch.no_grad()
-    def _look_again(self, trainer: L.Trainer, model: "LinearModel") -> None:
         data = data_of(trainer)
-        if self._looked or data is None or data.summary.factor is None or model.biased_objective:
+        if self._looked or data is None or data.summary.factor is None or pl_module.biased_objective:
             return
         self._looked = True
         known, clusters = data.summary.covariance, list(data.clusters) if self.covariance == "cluster" else []
@@ -115,7 +112,7 @@ class RunReport(L.Callback):
             known = data.summary.covariance = None  # the checkpoint's is another
         kind = self.covariance if known is None else "classical"
         if kind != "classical" or self.diagnostics:
-            look_again(data, kind, model.has_bias, self.diagnostics)
+            look_again(data, kind, pl_module.has_bias, self.diagnostics)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write and print the report.
@@ -123,7 +120,7 @@ class RunReport(L.Callback):
         Raises:
             InputError: the fit is worse than the mean of the target, and ``guard`` is on.
         """
-        self._look_again(trainer, pl_module)  # where there was no epoch left
+        self.on_train_epoch_end(trainer, pl_module)  # where there was no epoch left
         folder = output_folder(trainer)  # all processes must ask
         failure = None
         if trainer.is_global_zero:
@@ -152,7 +149,8 @@ class RunReport(L.Callback):
         }
         if model.lr is not None:
             result |= {"batch_size": data.batch_size, "lr": model.lr}
-        result |= {"formula": data.formula, "target": data.target_name} if data.formula else {}
+        if data.formula:
+            result |= {"formula": data.formula, "target": data.target_name}
         result |= {"missing": data.missing_values} if data.missing_values else {}
         result |= getattr(model, "details", {})
         inference = data.summary.inference(model.has_bias, self.confidence_level)
@@ -160,21 +158,18 @@ class RunReport(L.Callback):
         if distance is not None:
             result["joint_distance"] = distance
             if distance > 1:
-                result |= why_not_there(data, model, distance, result["epochs"], target=0.5)
+                result |= why_not_there(data, model, distance, result["epochs"])
         if inference is not None and not model.biased_objective:
-            result["confidence_level"] = self.confidence_level
-            covariance = inference.covariance
-            result["covariance"] = "classical" if covariance is None else covariance.kind
-            if covariance is not None:
+            result |= {"confidence_level": self.confidence_level, "covariance": "classical"}
+            if (covariance := inference.covariance) is not None:
+                result["covariance"] = covariance.kind
                 result |= {"clusters": covariance.clusters} if covariance.clusters else {}
                 result |= doubts(covariance)
         result |= {"coefficients": coefficient_rows(data, model, inference, self.beta), "net": model.describe()}
-        if data.summary.diagnostics is not None:
-            result["diagnostics"] = data.summary.diagnostics
-        if gradients := model.gradients():
-            result["gradients"] = gradients
         newest = find_callback(trainer, EpochScores).scores
-        result |= {part: newest[part] for part in ("train", "val") if newest.get(part)}
+        found = {"diagnostics": data.summary.diagnostics, "gradients": model.gradients()}
+        found |= {part: newest.get(part) for part in ("train", "val")}
+        result |= {name: values for name, values in found.items() if values}
         if inference is not None:
             summary = inference.summary()
             hidden = ("aic", "bic") if data.weighted else ()  # the likelihood depends on all weights
@@ -247,17 +242,20 @@ def coefficient_rows(
     data: DataModule, model: "LinearModel", inference: Inference | None, beta: bool = False
 ) -> list[dict[str, Any]]:
     """Every coefficient with all that is known of it, the bias last, for raw columns; standardised too for ``beta``."""
-    rows = _estimates(model)
+    weight, bias = model.coefficients()
+    rows: list[dict[str, Any]] = [
+        {"name": name, "estimate": value} for name, value in zip(model.feature_names, weight.tolist(), strict=True)
+    ]
+    rows += [{"name": "bias", "estimate": bias.item()}] if model.has_bias else []
     if beta and data.summary.factor is not None:
-        standardized = standardized_coefficients(data.summary.factor, model.coefficients()[0])
+        standardized = standardized_coefficients(data.summary.factor, weight)
         for row, value in zip(rows, standardized.tolist(), strict=False):  # the bias has none
             row["beta"] = value
-    optimum = data.summary.optimum(model.has_bias)
     if data.truth is not None:
-        weight, bias = data.truth
-        for row, true in zip(rows, [*weight, bias], strict=False):
+        true_weight, true_bias = data.truth
+        for row, true in zip(rows, [*true_weight, true_bias], strict=False):
             row |= {"true": true, "error": row["estimate"] - true}
-    if optimum is not None:
+    if (optimum := data.summary.optimum(model.has_bias)) is not None:
         for row, value in zip(rows, _bias_last(optimum.theta, model.has_bias), strict=True):
             row |= {"optimum": value, "distance": row["estimate"] - value}
     if inference is not None and not model.biased_objective:  # of the optimum, for which alone they hold
@@ -275,15 +273,6 @@ def add_inference(rows: list[dict[str, Any]], inference: Inference) -> None:
             row[name] = value
     for row, value in zip(rows, inference.vif.tolist(), strict=False):  # the bias has none
         row["vif"] = value
-
-
-def _estimates(model: "LinearModel") -> list[dict[str, Any]]:
-    """Name and estimate of every coefficient for raw columns, the bias last."""
-    weight, bias = model.coefficients()
-    names, estimates = list(model.feature_names), weight.tolist()
-    if model.has_bias:
-        names, estimates = [*names, "bias"], [*estimates, bias.item()]
-    return [{"name": name, "estimate": value} for name, value in zip(names, estimates, strict=True)]
 
 
 def _bias_last(vector: Tensor, has_bias: bool) -> list[float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import torch
 
-from linreg_pl.callbacks.history import log_step
+from linreg_pl.callbacks.curves import log_step
 from linreg_pl.data.base import data_of
 from linreg_pl.functional.least_squares import num_rows, residual_sum_of_squares, total_sum_of_squares
 from linreg_pl.functional.scores import scores
@@ -36,8 +36,8 @@ class EpochScores(L.Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Score the training rows by their triangular factor if it is known, else by a pass over them."""
-        found = training_scores(trainer, pl_module) or _pass(trainer, pl_module)
+        """Log and print the scores of the training rows."""
+        found = _training_scores(trainer, pl_module)
         self._log("train", trainer, pl_module, found)
         epoch = trainer.current_epoch + 1
         due = epoch % 10 ** (len(str(epoch)) - 1) == 0 or epoch == trainer.max_epochs or trainer.should_stop
@@ -82,20 +82,14 @@ class EpochScores(L.Callback):
             self.scores.setdefault(part, {})[short] = value
 
 
-def training_scores(trainer: L.Trainer, model: "LinearModel") -> dict[str, float]:
-    """Scores over all training rows by their triangular factor; empty if it is unknown or the loss is another."""
+def _training_scores(trainer: L.Trainer, model: "LinearModel") -> dict[str, float]:
+    """Score the training rows by their triangular factor if it is known and tells the loss, else row by row."""
     data, scale = data_of(trainer), model.squared_error_scale
     R = None if data is None else data.summary.factor
-    if R is None or scale is None:
-        return {}
-    squares = residual_sum_of_squares(R, *model.coefficients())
-    sums = [num_rows(R), scale * squares, squares, 0.0, total_sum_of_squares(R)]
-    return scores(torch.tensor(sums, dtype=torch.float64))
-
-
-def _pass(trainer: L.Trainer, model: "LinearModel") -> dict[str, float]:
-    """Score the training rows one by one: those of our data in blocks, others as their loader gives them."""
-    data = data_of(trainer)
+    if R is not None and scale is not None:
+        squares = residual_sum_of_squares(R, *model.coefficients())
+        sums = [num_rows(R), scale * squares, squares, 0.0, total_sum_of_squares(R)]
+        return scores(torch.tensor(sums, dtype=torch.float64))
     batches: Any = trainer.train_dataloader if data is None else data.blocks("train")
     count = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # an endless loader has no end of its own
     with torch.random.fork_rng(devices=[]):  # a loader that shuffles must not go on otherwise for being read twice

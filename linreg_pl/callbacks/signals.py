@@ -53,18 +53,13 @@ class StopSignals(L.Callback):
         """Stop, if any process was told to; after the last step of an epoch once its scores are known."""
         if not (self._received or self._several) or trainer.is_last_batch:
             return
-        if trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate():
-            return
-        self._stop_if_told(trainer, pl_module)
+        if not (trainer.accumulate_grad_batches > 1 and trainer.fit_loop._should_accumulate()):
+            self._stop_if_told(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Stop, if any process was told to."""
         self._until_asked = 0
         self._stop_if_told(trainer, pl_module)
-
-    def _stop_if_told(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self._is_told(trainer):
-            self._stop(trainer, pl_module)
 
     def _is_told(self, trainer: L.Trainer) -> bool:
         """Whether any process was; several ask each other, which costs as much as a step, a few times a second."""
@@ -81,7 +76,9 @@ class StopSignals(L.Callback):
         self._until_asked = self._interval
         return bool(told)
 
-    def _stop(self, trainer: L.Trainer, model: Any) -> None:
+    def _stop_if_told(self, trainer: L.Trainer, model: Any) -> None:
+        if not self._is_told(trainer):
+            return
         number = signal.Signals(self._received or signal.SIGTERM)  # another process may have been told
         where = f"stopped by {number.name} after step {trainer.global_step}"
         checkpoint = trainer.checkpoint_callback

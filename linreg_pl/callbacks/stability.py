@@ -31,10 +31,8 @@ class Stability(L.Callback):
         """
         self._costly = trainer.world_size > 1 or pl_module.device.type != "cpu"
         data = data_of(trainer)
-        clipped, accumulated = bool(trainer.gradient_clip_val), trainer.accumulate_grad_batches != 1
-        if data is None or not pl_module.is_plain_sgd or pl_module.squared_error_scale is None:
-            return
-        if clipped or accumulated:
+        plain = pl_module.is_plain_sgd and not trainer.gradient_clip_val and trainer.accumulate_grad_batches == 1
+        if data is None or not plain or pl_module.squared_error_scale is None:
             return
         self.largest_lr, direction, curvature = largest_lr(data, pl_module)
         self._advice = f"set --model.lr {_round_down(self.largest_lr)} or less"

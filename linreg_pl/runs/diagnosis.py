@@ -48,10 +48,8 @@ def _order(found: dict[str, Any]) -> str:
     if ALIKE <= value <= OPPOSED:
         return text + "no sign that the order of the rows matters"
     how = "are alike" if value < ALIKE else "have opposite signs"
-    return (
-        text
-        + f"errors of neighbouring rows {how}: if the order is time or place, add it to the features, or use clusters"
-    )
+    cure = "if the order is time or place, add it to the features, or use clusters"
+    return text + f"errors of neighbouring rows {how}: {cure}"
 
 
 def _shape(found: dict[str, Any], report: dict[str, Any]) -> str:

@@ -115,13 +115,13 @@ class RunLogger(TensorBoardLogger):
         from torch.utils.tensorboard.summary import custom_scalars
 
         kinds = {str: api_pb2.DATA_TYPE_STRING, bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64}
-        columns = [
-            api_pb2.HParamInfo(name=name, type=kinds[kind], differs=name in COMPARED)
-            for kind, names in COLUMNS.items()
-            for name in names
-        ]
-        tags = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in METRIC_TAGS]
-        self._write_hparams("experiment", api_pb2.Experiment(hparam_infos=columns, metric_infos=tags))
+        experiment = api_pb2.Experiment()
+        for kind, names in COLUMNS.items():
+            for name in names:
+                experiment.hparam_infos.add(name=name, type=kinds[kind], differs=name in COMPARED)
+        for tag in METRIC_TAGS:
+            experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag))
+        self._write_hparams("experiment", experiment)
         start = SessionStartInfo()
         for key, value in (vars(params) if isinstance(params, Namespace) else params).items():
             if key.startswith("_"):
@@ -137,12 +137,11 @@ class RunLogger(TensorBoardLogger):
         self._add_summary(custom_scalars({"The run at a glance": charts}))
 
     def _write_hparams(self, kind: str, content: Any) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams.metadata import create_summary_metadata
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
         metadata = create_summary_metadata(HParamsPluginData(**{kind: content}))
-        self._add_summary(Summary(value=[Summary.Value(tag=f"_hparams_/{kind}", metadata=metadata)]))
+        self._add_values([{"tag": f"_hparams_/{kind}", "metadata": metadata}])
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -154,12 +153,10 @@ class RunLogger(TensorBoardLogger):
             self._write_points()
 
     def _write_points(self) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         points, self._points = self._points, []
         for metrics, step, now in points:
-            values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
-            self._add_summary(Summary(value=values), step, now)
+            values = [{"tag": tag, "simple_value": float(value)} for tag, value in metrics.items()]
+            self._add_values(values, step, now)
 
     @rank_zero_only
     def log_text(self, tag: str, markdown: str, step: int = 0) -> None:
@@ -174,10 +171,13 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def log_picture(self, tag: str, png: bytes, width: int, height: int, step: int) -> None:
         """Write a picture to the Images tab."""
+        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": png}
+        self._add_values([{"tag": tag, "image": image}], step)
+
+    def _add_values(self, values: list[dict[str, Any]], step: int | None = None, now: float | None = None) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-        self._add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        self._add_summary(Summary(value=[Summary.Value(**value) for value in values]), step, now)
 
     def _add_summary(self, summary: Any, step: int | None = None, now: float | None = None) -> None:
         with self._write_errors():
