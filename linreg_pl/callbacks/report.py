@@ -180,7 +180,7 @@ class RunReport(L.Callback):
             result["note"] = "the rows do not determine a unique optimum, so there are no standard errors"
         if (submodel := infer(getattr(model, "submodel", None), self.confidence_level)) is not None:
             result["confidence_level"] = self.confidence_level
-            add_inference([row for row in result["coefficients"] if row["estimate"]], submodel)
+            fill([row for row in result["coefficients"] if row["estimate"]], inference_columns(submodel))
         result |= remarks(data, model, result)
         return result
 
@@ -227,8 +227,8 @@ def remarks(data: DataModule, model: "LinearModel", result: report.Report) -> re
         found["note"] = "the columns explain the target exactly: standard errors, t and F are rounding errors"
     squares = residual_sum_of_squares(R, *model.coefficients())
     if total and not squares <= total and not result.get("joint_distance", 2.0) <= 1:
-        share = f"r2 is {1 - squares / total:.3g}" if model.has_bias else f"r2 about zero is {1 - squares / total:.3g}"
-        found["failure"] = f"the fit is worse than {'the mean of the target' if model.has_bias else 'zero'}: {share}"
+        than, about = ("the mean of the target", "") if model.has_bias else ("zero", " about zero")
+        found["failure"] = f"the fit is worse than {than}: r2{about} is {1 - squares / total:.3g}"
     return found
 
 
@@ -242,37 +242,38 @@ def coefficient_rows(
     data: DataModule, model: "LinearModel", inference: Inference | None, beta: bool = False
 ) -> list[dict[str, Any]]:
     """Every coefficient with all that is known of it, the bias last, for raw columns; standardised too for ``beta``."""
-    weight, bias = model.coefficients()
-    rows: list[dict[str, Any]] = [
-        {"name": name, "estimate": value} for name, value in zip(model.feature_names, weight.tolist(), strict=True)
-    ]
-    rows += [{"name": "bias", "estimate": bias.item()}] if model.has_bias else []
-    if beta and data.summary.factor is not None:
-        standardized = standardized_coefficients(data.summary.factor, weight)
-        for row, value in zip(rows, standardized.tolist(), strict=False):  # the bias has none
-            row["beta"] = value
+    summary, (weight, bias) = data.summary, model.coefficients()
+    estimates = weight.tolist() + [bias.item()] * model.has_bias
+    columns = {"name": [*model.feature_names, "bias"], "estimate": estimates}
+    if beta and summary.factor is not None:
+        columns["beta"] = standardized_coefficients(summary.factor, weight).tolist()
     if data.truth is not None:
-        true_weight, true_bias = data.truth
-        for row, true in zip(rows, [*true_weight, true_bias], strict=False):
-            row |= {"true": true, "error": row["estimate"] - true}
-    if (optimum := data.summary.optimum(model.has_bias)) is not None:
-        for row, value in zip(rows, _bias_last(optimum.theta, model.has_bias), strict=True):
-            row |= {"optimum": value, "distance": row["estimate"] - value}
+        columns["true"] = true = [*data.truth[0], data.truth[1]]
+        columns["error"] = [found - value for found, value in zip(estimates, true, strict=False)]
+    if (optimum := summary.optimum(model.has_bias)) is not None:
+        columns["optimum"] = best = _bias_last(optimum.theta, model.has_bias)
+        columns["distance"] = [found - value for found, value in zip(estimates, best, strict=True)]
+    rows: list[dict[str, Any]] = [{} for _ in estimates]
+    fill(rows, columns)
     if inference is not None and not model.biased_objective:  # of the optimum, for which alone they hold
-        add_inference(rows, inference)
+        fill(rows, inference_columns(inference))
     return rows
 
 
-def add_inference(rows: list[dict[str, Any]], inference: Inference) -> None:
-    """Add standard errors, intervals and tests to the rows of the coefficients that they are of, the bias last."""
+def inference_columns(inference: Inference) -> dict[str, list[float]]:
+    """Standard errors, intervals and tests of the coefficients, the bias last, which has no variance inflation."""
     low, high = inference.confidence_intervals
     vectors = {"standard_error": inference.standard_errors, "ci_low": low, "ci_high": high}
     vectors |= {"t": inference.t, "p": inference.p}
-    for name, vector in vectors.items():
-        for row, value in zip(rows, _bias_last(vector, inference.solution.has_bias), strict=True):
+    columns = {name: _bias_last(vector, inference.solution.has_bias) for name, vector in vectors.items()}
+    return columns | {"vif": inference.vif.tolist()}
+
+
+def fill(rows: list[dict[str, Any]], columns: dict[str, list[Any]]) -> None:
+    """Add columns to rows; one that has no value for the bias is shorter."""
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=False):
             row[name] = value
-    for row, value in zip(rows, inference.vif.tolist(), strict=False):  # the bias has none
-        row["vif"] = value
 
 
 def _bias_last(vector: Tensor, has_bias: bool) -> list[float]:

@@ -14,6 +14,7 @@ class TriangularFactor(MergedMetric):
         num_features: columns of X.
         shifted: keep the shift of the rows in what ``compute`` returns, as `shifted_factor` does, so that it can be
             merged with others later without a loss of digits.
+        num_folds: keep a factor of the rows of each of K folds, for cross-validation; it needs ``shifted``.
 
     Example:
         >>> metric = TriangularFactor(num_features=1)
@@ -24,36 +25,17 @@ class TriangularFactor(MergedMetric):
         (2.0, 1.0)
     """
 
-    def __init__(self, num_features: int, shifted: bool = False) -> None:
-        super().__init__(torch.zeros(num_features + 3, num_features + 2, dtype=torch.float64), merge_shifted)
+    def __init__(self, num_features: int, shifted: bool = False, num_folds: int | None = None) -> None:
+        folds, merge = ([], merge_shifted) if num_folds is None else ([num_folds], merge_folds)
+        super().__init__(torch.zeros(*folds, num_features + 3, num_features + 2, dtype=torch.float64), merge)
         self.shifted = shifted
 
     def update(self, X: Tensor, y: Tensor | None = None) -> None:
-        """Add features ``(n, P)`` and targets ``(n, 1)``, or only a factor, shifted or not, computed from them."""
+        """Add features ``(n, P)`` and targets ``(n, 1)``, or only a factor, shifted or not, or factors of the folds."""
         if y is not None:
             X = shifted_factor(X, y)
-        self.absorb(shifted(X) if X.shape[0] == X.shape[1] else X)
+        self.absorb(shifted(X) if X.shape[-2] == X.shape[-1] else X)
 
     def compute(self) -> Tensor:
-        """Return the factor, float64, shape ``(P + 2, P + 2)``, or ``(P + 3, P + 2)`` if shifted."""
+        """Return the factor, float64, ``(P + 2, P + 2)``, or ``(P + 3, P + 2)`` if shifted, after ``K`` if of folds."""
         return self.summary if self.shifted else unshifted(self.summary)
-
-
-class FoldFactors(MergedMetric):
-    """Shifted triangular factors of the rows of each fold, for cross-validation.
-
-    Args:
-        num_folds: K.
-        num_features: columns of X.
-    """
-
-    def __init__(self, num_folds: int, num_features: int) -> None:
-        super().__init__(torch.zeros(num_folds, num_features + 3, num_features + 2, dtype=torch.float64), merge_folds)
-
-    def update(self, factors: Tensor) -> None:
-        """Add factors of more rows, ``(K, P + 3, P + 2)``."""
-        self.absorb(factors)
-
-    def compute(self) -> Tensor:
-        """Return the factors, float64, ``(K, P + 3, P + 2)``."""
-        return self.summary

@@ -13,7 +13,7 @@ from linreg_pl.errors import InputError, require_not_negative
 from linreg_pl.functional.elastic_net import CrossValidation, Problem, Rule, cross_validate
 from linreg_pl.functional.factors import merge_shifted, shifted_factor, triangularize, unshifted
 from linreg_pl.functional.least_squares import Solution, unique_solution
-from linreg_pl.metrics.least_squares import FoldFactors
+from linreg_pl.metrics.least_squares import TriangularFactor
 from linreg_pl.models.one_pass import OnePass
 
 
@@ -58,7 +58,7 @@ class ElasticNet(OnePass):
         submodel: the least-squares solution on the columns that are left, if it was asked for.
     """
 
-    factors: FoldFactors
+    factors: TriangularFactor
     fold_factors: Tensor | None = None
     path: Path | None = None
     submodel: Solution | None = None
@@ -97,7 +97,7 @@ class ElasticNet(OnePass):
         self.nonnegative, self.refit = nonnegative, refit
         self.details: dict[str, Any] = {}
         self.num_folds = int(folds) if penalty == "cv" else 1
-        self.factors = FoldFactors(self.num_folds, num_features)
+        self.factors = TriangularFactor(num_features, shifted=True, num_folds=self.num_folds)
 
     def connect(self, data: DataModule, stage: str) -> None:
         """Ask for factors of folds.
