@@ -20,14 +20,11 @@ ALIKE = 10.0  # condition number of the standardised columns from which two of t
 
 
 class Optimum(L.Callback):
-    """Passes once over the training rows before the first step, if the data are of this project.
-
-    Not for a model that makes this very pass itself.
-    """
+    """Finds the optimum, if the data are of this project."""
 
     @torch.no_grad()
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Learn the triangular factor of the training rows."""
+        """Pass over the training rows before the first step, unless the model makes this very pass itself."""
         data = data_of(trainer)
         if data is not None and pl_module.served != "factors":
             data.find_factor()
@@ -41,7 +38,7 @@ class StopWithin(L.Callback):
         self.distance = distance
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Stop if they are."""
+        """Stop if they have."""
         data = data_of(trainer)
         found = None if data is None else joint_distance(data, pl_module)
         if found is not None and found <= self.distance:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ Curves, over SGD steps; set *Smoothing* to 0 to see the numbers as they are:
 """
 
 
+@dataclass(eq=False)
 class RunReport(L.Callback):
     """Writes ``report.json`` and ``coefficients.csv`` and prints them.
 
@@ -68,23 +70,14 @@ class RunReport(L.Callback):
         beta: whether to give standardised coefficients too.
     """
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        confidence_level: float = 0.95,
-        guard: bool = False,
-        covariance: CovarianceKind = "classical",
-        diagnostics: bool = False,
-        beta: bool = False,
-    ) -> None:
-        self.folder = folder
-        self.covariance = covariance
-        self.diagnostics = diagnostics
-        self.beta = beta
-        self.guard = guard
-        self.confidence_level = confidence_level
-        self._start = 0.0
-        self._looked = False
+    folder: Path | None = None
+    confidence_level: float = 0.95
+    guard: bool = False
+    covariance: CovarianceKind = "classical"
+    diagnostics: bool = False
+    beta: bool = False
+    _start: float = field(default=0.0, init=False)
+    _looked: bool = field(default=False, init=False)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start the clock, and say in TensorBoard what is run and what there is to see."""

@@ -19,12 +19,9 @@ MOST_STEPS = 64  # between two questions
 
 
 class StopSignals(L.Callback):
-    """Finishes the step, saves, writes the report so far, says how to go on, and exits with 130 or 143.
+    """Finishes the step, saves, lets ``results`` write the report so far, says how to go on, and exits with 130 or 143.
 
     A second Ctrl-C stops at once. All processes stop after the same step, whichever of them was told to.
-
-    Args:
-        results: callbacks that write their result when a fit ends; here they write the result so far.
     """
 
     handles_sigterm = True  # the epoch loop need not ask all processes for it at every step

@@ -17,11 +17,7 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def load_checkpoint(path: Path, flag: str = "--ckpt_path ") -> dict[str, Any]:
-    """Read a checkpoint; one that holds anything but data is refused.
-
-    Args:
-        path: the file.
-        flag: flag by which the path was given, for messages.
+    """Read a checkpoint; one that holds anything but data is refused. Messages begin with the flag that gave the path.
 
     Raises:
         InputError: it does not exist, cannot be read or is not a checkpoint of this program.

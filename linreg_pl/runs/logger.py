@@ -75,10 +75,8 @@ class RunLogger(TensorBoardLogger):
     def continue_from(self, checkpoint: Path, folder: Path, sizes: dict[str, int]) -> None:
         """Start with checkpoint and curves of another run, so that none is lost if this one ends before it saves.
 
-        Args:
-            checkpoint: checkpoint from which this run continues.
-            folder: folder of the other run.
-            sizes: what `event_file_sizes` returned when the checkpoint was saved; what was written later is left out.
+        Of the curves in the other run's folder, what was written after the checkpoint is left out, by the sizes that
+        `event_file_sizes` returned when it was saved.
 
         Raises:
             InputError: a name is not that of an event file, as in a damaged checkpoint.
@@ -99,19 +97,20 @@ class RunLogger(TensorBoardLogger):
         """TensorBoard's writer; created with the run's folder on first use."""
         if self._previous_run is not None:
             (checkpoint, folder, sizes), self._previous_run = self._previous_run, None
-            own = Path(self.log_dir)
-            (own / "checkpoints").mkdir(parents=True, exist_ok=True)
+            last = Path(self.log_dir, "checkpoints", "last.ckpt")
+            last.parent.mkdir(parents=True, exist_ok=True)
             for name, size in sizes.items():
                 if (folder / name).is_file():
-                    atomic_write(own / name, (folder / name).read_bytes()[:size])
-            atomic_link(checkpoint, own / "checkpoints" / "last.ckpt")
+                    atomic_write(Path(self.log_dir, name), (folder / name).read_bytes()[:size])
+            atomic_link(checkpoint, last)
         return super().experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, metrics: Any = None, step: int | None = None) -> None:
         """Write arguments and metrics of the HParams tab, and the charts of the Custom Scalars tab."""
         from tensorboard.plugins.hparams import api_pb2
-        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
+        from tensorboard.plugins.hparams.metadata import create_summary_metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
         from torch.utils.tensorboard.summary import custom_scalars
 
         kinds = {str: api_pb2.DATA_TYPE_STRING, bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64}
@@ -121,7 +120,6 @@ class RunLogger(TensorBoardLogger):
                 experiment.hparam_infos.add(name=name, type=kinds[kind], differs=name in COMPARED)
         for tag in METRIC_TAGS:
             experiment.metric_infos.add(name=api_pb2.MetricName(tag=tag))
-        self._write_hparams("experiment", experiment)
         start = SessionStartInfo()
         for key, value in (vars(params) if isinstance(params, Namespace) else params).items():
             if key.startswith("_"):
@@ -132,16 +130,11 @@ class RunLogger(TensorBoardLogger):
                 start.hparams[key].number_value = value
             else:
                 start.hparams[key].string_value = str(value)
-        self._write_hparams("session_start_info", start)
+        for part, content in {"experiment": experiment, "session_start_info": start}.items():
+            metadata = create_summary_metadata(HParamsPluginData(**{part: content}))
+            self._add_values([{"tag": f"_hparams_/{part}", "metadata": metadata}])
         charts = {title: ["Multiline", [tag]] for title, tag in CHARTS.items()}
         self._add_summary(custom_scalars({"The run at a glance": charts}))
-
-    def _write_hparams(self, kind: str, content: Any) -> None:
-        from tensorboard.plugins.hparams.metadata import create_summary_metadata
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-        metadata = create_summary_metadata(HParamsPluginData(**{kind: content}))
-        self._add_values([{"tag": f"_hparams_/{kind}", "metadata": metadata}])
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -90,9 +90,7 @@ def format_report(report: Report, folder: Path | None) -> str:
     """Format a report for the console, with what to type next if it was written to a folder."""
     parts = [
         report.get("failure", ""),
-        _size(report),
-        _formula(report),
-        _missing_values(report),
+        *_rows_and_columns(report),
         table(_coefficients(report)),
         styled(_arrival(report), GREEN if (report.get("joint_distance") or 0) <= 1 else YELLOW),
         format_scores(report),
@@ -140,29 +138,20 @@ def _is_sgd(report: Report) -> bool:
     return "lr" in report
 
 
-def _size(report: Report) -> str:
-    if "num_train" not in report:
-        return ""
-    plural = "" if report["num_features"] == 1 else "s"
-    return f"{report['num_train']:,} training rows, {report['num_features']:,} column{plural}"
-
-
-def _formula(report: Report) -> str:
-    """Say what was fitted, and in which units its target is."""
-    if "formula" not in report:
-        return ""
-    units = f"; the target, predictions and errors are in units of {printable(report['target'])}"
-    return f"formula: {printable(report['formula'])}{'' if report['target'].isidentifier() else units}"
-
-
-def _missing_values(report: Report) -> str:
-    if "missing" not in report:
-        return ""
-    missing = report["missing"]
-    counts = ", ".join(f"{count} in {printable(name)}" for name, count in missing["columns"].items())
-    if missing["done"] == "mean":
-        return f"missing values: {counts}; the mean of the training rows stands for them"
-    return f"missing values: {counts}; {missing['rows_left_out']} rows left out"
+def _rows_and_columns(report: Report) -> Iterator[str]:
+    """Say how many there were, what was fitted in which units, and what was done about missing values."""
+    if "num_train" in report:
+        plural = "" if report["num_features"] == 1 else "s"
+        yield f"{report['num_train']:,} training rows, {report['num_features']:,} column{plural}"
+    if "formula" in report:
+        units = f"; the target, predictions and errors are in units of {printable(report['target'])}"
+        yield f"formula: {printable(report['formula'])}{'' if report['target'].isidentifier() else units}"
+    if "missing" in report:
+        missing, done = report["missing"], "the mean of the training rows stands for them"
+        if missing["done"] != "mean":
+            done = f"{missing['rows_left_out']} rows left out"
+        counts = ", ".join(f"{count} in {printable(name)}" for name, count in missing["columns"].items())
+        yield f"missing values: {counts}; {done}"
 
 
 def _coefficients(report: Report) -> list[list[str]]:
@@ -183,7 +172,6 @@ def _number(row: dict[str, Any], key: str, number_format: str = ".6g") -> str:
 
 
 def _arrival(report: Report) -> str:
-    """Say how far SGD still is from the optimum, and why."""
     distance = report.get("joint_distance", math.nan)
     if distance is None or not math.isfinite(distance):
         return ""
@@ -195,7 +183,6 @@ def _arrival(report: Report) -> str:
 
 
 def _penalty(report: Report) -> str:
-    """Say how strong the penalty is, how it was chosen, and which columns are left."""
     if "penalty" not in report:
         return ""
     text = f"penalty {report['penalty']:.6g}, l1_ratio {report['l1_ratio']:g}"
@@ -218,7 +205,6 @@ def _penalty(report: Report) -> str:
 
 
 def _optimum(report: Report) -> str:
-    """Describe the least-squares optimum of the training rows."""
     if "optimum" not in report:
         return ""
     best = report["optimum"]
