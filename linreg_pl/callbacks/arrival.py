@@ -9,7 +9,7 @@ import torch
 from linreg_pl.callbacks.stability import largest_lr
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import require_positive
-from linreg_pl.functional.least_squares import residual_sum_of_squares, total_sum_of_squares, weight_columns
+from linreg_pl.functional.least_squares import weight_columns
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
@@ -59,15 +59,15 @@ def joint_distance(data: DataModule, model: "LinearModel") -> float | None:
 
 def shortfall(data: DataModule, model: "LinearModel") -> str:
     """Say that SGD is far from the optimum: by r2 on the training rows too; empty if it is not."""
-    R, optimum, distance = data.summary.factor, data.summary.optimum(model.has_bias), joint_distance(data, model)
-    if R is None or optimum is None or distance is None or distance <= 1:
+    inference, distance = data.summary.inference(model.has_bias), joint_distance(data, model)
+    if inference is None or distance is None or distance <= 1:
         return ""
-    total = total_sum_of_squares(R, model.has_bias)
-    left = (residual_sum_of_squares(R, *model.coefficients()), residual_sum_of_squares(R, optimum.weight, optimum.bias))
-    r2, best = (1 - squares / total if total else 1.0 for squares in left)
-    if best - r2 < FAR:
+    squares = distance * len(inference.solution.theta) * inference.residual_variance  # more than at the optimum
+    best, lost = inference.r2, squares / inference.total_sum_of_squares
+    if lost < FAR:
         return ""
-    return f"SGD did not arrive: r2 is {r2:.4g}, at the optimum {best:.4g}; take more epochs, or scale the columns"
+    mend = "take more epochs, or scale the columns"
+    return f"SGD did not arrive: r2 is {best - lost:.4g}, at the optimum {best:.4g}; {mend}"
 
 
 def why_not_there(data: DataModule, model: "LinearModel", distance: float, epochs: int) -> dict[str, Any]:

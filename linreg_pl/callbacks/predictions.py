@@ -105,9 +105,8 @@ class Predictions(L.Callback):
             if self.path.suffix.lower() == ".csv":
                 csv.write_csv(schema.empty_table(), pa.BufferOutputStream())
         except pa.ArrowException as error:
-            raise InputError(
-                f"--predictions {self.path}: CSV cannot hold --data.ids ({error}); use .parquet"
-            ) from error
+            reason = f"CSV cannot hold --data.ids ({error}); use .parquet"
+            raise InputError(f"--predictions {self.path}: {reason}") from error
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Join the files of all processes."""

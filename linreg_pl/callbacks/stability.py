@@ -35,17 +35,16 @@ class Stability(L.Callback):
         if data is None or not plain or pl_module.squared_error_scale is None:
             return
         self.largest_lr, direction, curvature = largest_lr(data, pl_module)
-        self._advice = f"set --model.lr {_round_down(self.largest_lr)} or less"
+        limit = _round_down(self.largest_lr)
+        self._advice = f"set --model.lr {limit} or less"
         worst = int(direction[: data.num_features].argmax())
         if direction[worst] > 0.5 and curvature[worst, worst] > 100:
-            self._advice += (
-                f", or --data.standardize true, since column {data.feature_names[worst]!r} outweighs the rest"
-            )
+            name = data.feature_names[worst]
+            self._advice += f", or --data.standardize true, since column {name!r} outweighs the rest"
         if pl_module.lr > self.largest_lr:
             raise InputError(
                 f"--model.lr {pl_module.lr:g}: diverges on these data with --data.batch_size {data.batch_size}, where"
-                f" {_round_down(self.largest_lr)} is the largest stable one; {self._advice} (--guard false tries it"
-                " all the same)"
+                f" {limit} is the largest stable one; {self._advice} (--guard false tries it all the same)"
             )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
