@@ -26,8 +26,6 @@ Found = TypeVar("Found", bound=L.Callback)
 class Curves(L.Callback):
     """Writes curves every ``log_every_n_steps`` steps; after 200 points half as often, and so on at each doubling.
 
-    A million steps, of which every tenth has a point, then have a thousand points instead of a hundred thousand.
-
     ``train/batch_loss``, ``weight/<name>`` and ``bias``; if the optimum is known also ``distance/<name>`` to it,
     and the mean squared error over all training rows against the noise floor as ``log10/train_mse`` and
     ``log10/noise_floor``.
@@ -91,9 +89,6 @@ class History(L.Callback):
 
     After 10⁹ steps a curve has less than a thousand points. Checkpoints hold them, so that a resumed fit goes on
     with them.
-
-    Attributes:
-        curves: points by the names of the curves.
 
     Example:
         >>> history = History()

@@ -1,6 +1,7 @@
 """Draws a fit, into the run's folder and into TensorBoard."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ MAX_NUMBERS = 2**22  # in these rows
 LARGE = 1e100  # what has diverged so far is not drawn
 
 
+@dataclass(eq=False)
 class Figures(L.Callback):
     """Draws ``figures/*.png`` at the end of a fit, and the same pictures for TensorBoard.
 
@@ -33,16 +35,11 @@ class Figures(L.Callback):
     quantiles; ``loss``: against the noise floor; ``path``: of one or two weights and the bias over the loss
     surface; ``coefficients``: with their intervals; ``diagnostics``: of the residuals; ``shrinkage`` and
     ``cross_validation``: over the penalties of `ElasticNet`. What a fit has not, is not drawn.
-
-    Args:
-        confidence_level: probability that an interval covers the true coefficient.
-        every_n_epochs: also draw after every so many epochs; 0 for the end alone.
     """
 
-    def __init__(self, confidence_level: float = 0.95, every_n_epochs: int = 0) -> None:
-        self.confidence_level = confidence_level
-        self.every_n_epochs = every_n_epochs
-        self._drawn = -1  # at this step
+    confidence_level: float = 0.95  # probability that an interval covers the true coefficient
+    every_n_epochs: int = 0  # after which it is drawn too; 0 for the end alone
+    _drawn: int = field(default=-1, init=False)  # at this step
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Let some of the training rows be kept when they are read."""

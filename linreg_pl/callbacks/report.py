@@ -59,23 +59,14 @@ Curves, over SGD steps; set *Smoothing* to 0 to see the numbers as they are:
 
 @dataclass(eq=False)
 class RunReport(L.Callback):
-    """Writes ``report.json`` and ``coefficients.csv`` and prints them.
+    """Writes ``report.json`` and ``coefficients.csv`` and prints them."""
 
-    Args:
-        folder: the run's folder where the Trainer has none: that of the checkpoint.
-        confidence_level: probability that an interval covers the true coefficient.
-        guard: whether a fit fails that predicts its own training rows worse than their mean.
-        covariance: of the standard errors; others than "classical" take one more pass over the training rows.
-        diagnostics: whether to tell what the residuals look like, from the same pass.
-        beta: whether to give standardised coefficients too.
-    """
-
-    folder: Path | None = None
-    confidence_level: float = 0.95
-    guard: bool = False
-    covariance: CovarianceKind = "classical"
-    diagnostics: bool = False
-    beta: bool = False
+    folder: Path | None = None  # of the run, where the Trainer has none: that of the checkpoint
+    confidence_level: float = 0.95  # probability that an interval covers the true coefficient
+    guard: bool = False  # whether a fit fails that predicts its own training rows worse than their mean
+    covariance: CovarianceKind = "classical"  # of the standard errors; others take one more pass over the training rows
+    diagnostics: bool = False  # whether to tell what the residuals look like, from the same pass
+    beta: bool = False  # whether to give standardised coefficients too
     _start: float = field(default=0.0, init=False)
     _looked: bool = field(default=False, init=False)
 

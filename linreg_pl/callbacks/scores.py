@@ -25,13 +25,10 @@ class EpochScores(L.Callback):
 
     All epochs are told up to the tenth, then every tenth up to 100, and so on; also the last, and any that ends
     seconds after the one told before.
-
-    Attributes:
-        scores: the newest values by part and name, in float64, which Lightning's metrics are not.
     """
 
     def __init__(self) -> None:
-        self.scores: dict[str, dict[str, float]] = {}
+        self.scores: dict[str, dict[str, float]] = {}  # by part and name, in float64, which Lightning's metrics are not
         self._told = 0.0
 
     @torch.no_grad()

@@ -145,14 +145,8 @@ def draw_path(
 ) -> Figure:
     """Draw the path ``(k, c)`` of c coefficients over the loss surface of each pair of them.
 
-    Args:
-        path: coefficients over the steps.
-        names: of the coefficients.
-        surfaces: for each pair of coefficients a factor ``G`` ``(3, 3)``, so that ``|G (u, v, -1)|²`` is the
-            sum of squared residuals, minimised over the other coefficients.
-        marks: points ``(c,)`` to be marked, by their labels: ``optimum``, ``true``.
-        num_rows: number of training rows.
-        target: name of y.
+    The surface of a pair is given by a factor ``G`` ``(3, 3)``, so that ``|G (u, v, -1)|²`` is the sum of squared
+    residuals, minimised over the other coefficients. The points ``(c,)`` of ``optimum`` and ``true`` are marked.
     """
     figure, panels = make_panels(len(surfaces), width=3.7 if len(surfaces) > 1 else 6)
     points = np.concatenate([path, *([mark] for mark in marks.values())])
