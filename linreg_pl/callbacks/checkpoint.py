@@ -16,9 +16,13 @@ from linreg_pl.runs.checkpoints import run_folder
 from linreg_pl.runs.logger import run_loggers
 
 
+def _count(trainer: L.Trainer) -> dict[str, Any]:
+    return deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
+
+
 def _count_after_epoch(trainer: L.Trainer) -> dict[str, Any]:
     """The Trainer's count as the next epoch finds it: from one in between it may go on with the end once more."""
-    loops = deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
+    loops = _count(trainer)
     for progress in loops["fit_loop"]["epoch_progress"].values():
         progress["completed"] = progress["processed"]
     batches = loops["fit_loop"]["epoch_loop.batch_progress"]
@@ -103,8 +107,8 @@ class Checkpoint(ModelCheckpoint):
             self._due |= trainer.strategy.reduce_boolean_decision(late, all=False)
         if trainer.is_last_batch:
             return
-        loop, count = trainer.fit_loop, trainer._checkpoint_connector._get_loops_state_dict
-        self._loops = deepcopy(count()) if ends else None  # by which the epoch is not over yet
+        self._loops = _count(trainer) if ends else None  # by which the epoch is not over yet
+        loop = trainer.fit_loop
         if self._due and not ends and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self.save_now(trainer)
 

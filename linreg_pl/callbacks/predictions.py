@@ -129,17 +129,17 @@ class Predictions(L.Callback):
 
         parts = [path for rank in range(world_size) if (path := self._part(rank)).exists()]
         files = [parquet.ParquetFile(part) for part in parts]
-        blocks = {  # by the numbers of their first rows
-            file.metadata.row_group(group).column(0).statistics.min: (file, group)
-            for file in files
-            for group in range(file.num_row_groups)
-            if file.metadata.row_group(group).num_rows
-        }
+        blocks = {}  # by the numbers of their first rows
+        for file in files:
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                if group.num_rows:
+                    blocks[group.column(0).statistics.min] = file, number
         whole = self._part(world_size)
         open_writer = csv.CSVWriter if self.path.suffix.lower() == ".csv" else parquet.ParquetWriter
         with open_writer(whole, files[0].schema_arrow) as writer:
-            for _, (file, group) in sorted(blocks.items()):
-                writer.write_table(file.read_row_group(group))
+            for _, (file, number) in sorted(blocks.items()):
+                writer.write_table(file.read_row_group(number))
         for file in files:
             file.close()  # on Windows it could not be removed
         if self.place is None:

@@ -84,10 +84,8 @@ class StopSignals(L.Callback):
         else:
             if isinstance(checkpoint, Checkpoint):
                 checkpoint.save_now(trainer)
-                where += (
-                    f"; go on with: {as_run('python train.py')} fit --config {trainer.log_dir}/config.yaml"
-                    f" --ckpt_path {checkpoint.last_model_path}"
-                )
+                run = f"--config {trainer.log_dir}/config.yaml --ckpt_path {checkpoint.last_model_path}"
+                where += f"; go on with: {as_run('python train.py')} fit {run}"
             for callback in self.results:
                 with suppress(InputError):  # of a poor fit, as may be expected of one that was stopped
                     callback.on_fit_end(trainer, model)

@@ -55,13 +55,13 @@ class Stability(L.Callback):
         """
         if not outputs:
             return
+        loss = outputs["loss"]
         if self._costly:
             interval = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
             if trainer.global_step % interval and "losses" not in outputs:
                 return
-            loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
-        else:
-            loss = float(outputs["loss"])
+            loss = trainer.strategy.reduce(loss, reduce_op="mean")
+        loss = float(loss)
         if not math.isfinite(loss):
             raise self._diverged(trainer, pl_module, f"the loss of the mini-batch is {loss}")
 
