@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from linreg_pl.callbacks.curves import History, coefficient_scalars, find_callback
 from linreg_pl.callbacks.report import coefficient_rows, output_folder
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.data.sampling import Sample
+from linreg_pl.data.summary import TrainingSummary
 from linreg_pl.files import atomic_write
 from linreg_pl.functional.least_squares import column_std, num_rows, profile
 from linreg_pl.functional.whitening import WhitenedBlock, Whitening
@@ -90,7 +92,8 @@ class Figures(L.Callback):
         rows = coefficient_rows(data, model, summary.inference(bias, self.confidence_level))
         theta = np.array([row["estimate"] for row in rows])
         if np.abs(theta).max() < LARGE and data.sample is not None and data.sample.blocks:
-            X, y, *weights = (column.numpy() for column in data.sample.columns())
+            columns = data.sample.columns()
+            X, y, *weights = (column.numpy() for column in columns)
             y, weight = y[:, 0], weights[0][:, 0] if weights else None
             w, b = theta[: X.shape[1]], float(theta[X.shape[1] :].sum())
             count = data.num_rows("train")
@@ -99,43 +102,29 @@ class Figures(L.Callback):
             yield "fit", figures.draw_fit(X @ w + b, y, weight, target, shown)
             scale = X.std(axis=0) if summary.factor is None else column_std(summary.factor).numpy()
             if summary.diagnostics is not None:
-                yield "diagnostics", _diagnostics(data, bias, shown)
+                yield "diagnostics", _diagnostics(summary, bias, columns, shown)
             yield "coefficients", figures.draw_coefficients(rows, scale, target, self.confidence_level)
         if (path := getattr(model, "path", None)) is not None and float(path.penalties[0]) > 0:
             yield from _penalised(path, data)
         if model.lr is not None and (curves := _losses(model, history)):
             steps_per_epoch = -(-data.num_rows("train") // data.batch_size)
             yield "loss", figures.draw_loss(curves, summary.noise_floor(bias), target, steps_per_epoch)
-            names = [row["name"] for row in rows]
-            columns = [*range(1, len(names)), 0] if bias else range(1, len(names) + 1)  # of the factor
-            walked = [history[f"weight/{name}"] for name in data.feature_names] + [history["bias"]] * bias
-            path = np.array([*zip(*([value for _, value in curve] for curve in walked), strict=False), theta])
-            drawable = all(walked) and len(names) > 1 and np.abs(path).max() < LARGE  # of many there are no curves
-            if (factor := summary.factor) is not None and summary.optimum(bias) is not None and drawable:
-                known: list[str] = [key for key in ("optimum", "true") if key in rows[0]]
-                marks = {key: [row[key] for row in rows] for key in known}
-                surfaces = {
-                    (i, j): profile(factor, [columns[i], columns[j]], bias).numpy()
-                    for i, j in combinations(range(len(names)), 2)
-                }
-                yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(factor), target)
+            yield from _path(data, model, history, rows)
 
 
-def _diagnostics(data: DataModule, bias: bool, shown: str) -> Figure:
-    """Draw the sample's residuals at the optimum, and the rows of most influence."""
-    inference, shifted, diagnostics = data.summary.inference(bias), data.summary.shifted, data.summary.diagnostics
+def _diagnostics(summary: TrainingSummary, bias: bool, columns: list[Tensor], shown: str) -> Figure:
+    """Draw a sample's residuals at the optimum, and the rows of most influence."""
+    inference, shifted, diagnostics = summary.inference(bias), summary.shifted, summary.diagnostics
     assert inference is not None
     assert shifted is not None
     assert diagnostics is not None
-    assert data.sample is not None
-    X, *others = data.sample.columns()
     optimum, dof = inference.solution, inference.dof
-    block = WhitenedBlock(Whitening(optimum, shifted), X, *others)
+    block = WhitenedBlock(Whitening(optimum, shifted), *columns)
     for _ in block:
         pass
     assert block.leverage is not None
     standardized = block.residual / (inference.residual_std * (1 - block.leverage).clamp(min=0).sqrt())
-    fitted = X @ optimum.weight + optimum.bias
+    fitted = columns[0] @ optimum.weight + optimum.bias
     rows = [
         (row["row"], row["leverage"], (t := row["studentized"]) * (dof / (dof - 1 + t**2)) ** 0.5)
         for row in diagnostics["influential"]
@@ -155,6 +144,24 @@ def _penalised(path: Any, data: DataModule) -> Iterator[tuple[str, Figure]]:
     if path.validated is not None:
         errors = path.validated.mse.numpy(), path.validated.se.numpy()
         yield "cross_validation", figures.draw_cross_validation(penalties, *errors, chosen, data.target_name)
+
+
+def _path(
+    data: DataModule, model: "LinearModel", history: History, rows: list[dict[str, Any]]
+) -> Iterator[tuple[str, Figure]]:
+    """Draw the coefficients over the steps, unless there is one, or too many to be kept, or no surface."""
+    factor, bias, names = data.summary.factor, model.has_bias, [row["name"] for row in rows]
+    kept = [history[f"weight/{name}"] for name in data.feature_names] + [history["bias"]] * bias
+    curves = ([value for _, value in curve] for curve in kept)
+    path = np.array([*zip(*curves, strict=False), [row["estimate"] for row in rows]])
+    drawable = len(names) > 1 and all(kept) and np.abs(path).max() < LARGE
+    if factor is not None and data.summary.optimum(bias) is not None and drawable:
+        known: list[str] = [key for key in ("optimum", "true") if key in rows[0]]
+        marks = {key: [row[key] for row in rows] for key in known}
+        place = [*range(1, len(names)), 0] if bias else range(1, len(names) + 1)  # in the factor
+        pairs = combinations(range(len(names)), 2)
+        surfaces = {(i, j): profile(factor, [place[i], place[j]], bias).numpy() for i, j in pairs}
+        yield "path", figures.draw_path(path, names, surfaces, marks, num_rows(factor), data.target_name)
 
 
 def _losses(model: "LinearModel", history: History) -> dict[str, figures.Curve]:

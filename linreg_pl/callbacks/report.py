@@ -168,22 +168,17 @@ class RunReport(L.Callback):
         result |= remarks(data, model, result)
         return result
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Print the scores of the test rows and add them to the run's report."""
-        self._add("test", trainer, pl_module)
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Print the scores of the validation rows and add them to the run's report, unless within a fit."""
-        if trainer.state.fn != "fit":
-            self._add("val", trainer, pl_module)
-
-    def _add(self, part: str, trainer: L.Trainer, model: Any) -> None:
-        if not trainer.is_global_zero:
+        """Print the scores of the validation or test rows and add them to the run's report, unless within a fit."""
+        if trainer.state.fn == "fit" or not trainer.is_global_zero:
             return
+        part = "test" if trainer.testing else "val"
         scores = {part: find_callback(trainer, EpochScores).scores.get(part, {})}
         print(report.format_scores(scores), flush=True)
         if self.folder is not None and (self.folder / "report.json").is_file():
             report.update(self.folder, scores)
+
+    on_test_end = on_validation_end
 
 
 def doubts(covariance: Covariance) -> report.Report:

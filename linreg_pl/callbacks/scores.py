@@ -44,14 +44,13 @@ class EpochScores(L.Callback):
             sys.stdout.flush()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Log the scores of the validation rows."""
-        found = pl_module.compute_and_reset("val")
+        """Log the scores of the validation or test rows."""
+        part = "test" if trainer.testing else "val"
+        found = pl_module.compute_and_reset(part)
         if not trainer.sanity_checking:
-            self._log("val", trainer, pl_module, found)
+            self._log(part, trainer, pl_module, found)
 
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Log the scores of the test rows."""
-        self._log("test", trainer, pl_module, pl_module.compute_and_reset("test"))
+    on_test_epoch_end = on_validation_epoch_end
 
     def _log(self, part: str, trainer: L.Trainer, model: "LinearModel", found: dict[str, float]) -> None:
         self.scores[part] = found
