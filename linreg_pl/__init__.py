@@ -50,6 +50,8 @@ _HOMES = {
     "linreg_pl.models": ("Concise", "ElasticNet", "Exact", "Fused", "LinearModel", "Scratch"),
 }
 _MOVED = {  # where modules are that configs, checkpoints and users may know by an older name
+    "linreg_pl.callbacks.history": "linreg_pl.callbacks.curves",
+    "linreg_pl.callbacks.optimum": "linreg_pl.callbacks.arrival",
     "linreg_pl.checkpoints": "linreg_pl.runs.checkpoints",
     "linreg_pl.comparison": "linreg_pl.runs.comparison",
     "linreg_pl.data.columns": "linreg_pl.tables.columns",
