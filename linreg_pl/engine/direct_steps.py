@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
@@ -22,21 +22,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from linreg_pl.engine.hooks import call_nothing, find_hook
-
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class DirectSteps:
-    """The steps of one epoch, with all that is called in them looked up beforehand.
-
-    Args:
-        loop: the loop that counts the steps.
-        fetcher: Lightning's source of batches.
-
-    Attributes:
-        validates: whether there is a validation in this epoch.
-    """
+    """The steps of one epoch; ``validates`` tells whether there is a validation in it."""
 
     def __init__(self, loop: _TrainingEpochLoop, fetcher: _DataFetcher) -> None:
         trainer, module = loop.trainer, loop.trainer.lightning_module
@@ -48,15 +38,14 @@ class DirectSteps:
         self.validates_at_end = not self.validates or (
             trainer.check_val_every_n_epoch is not None and trainer.val_check_batch == trainer.num_training_batches
         )
-        self.distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.distributed = self.distributed and trainer.world_size > 1
+        self.distributed = trainer.world_size > 1
         self.iterator = _only_iterator(fetcher)
         self.transfers = trainer.strategy.root_device.type != "cpu" or any(
             is_overridden(name, owner) for name in _BATCH_HOOKS for owner in (module, trainer.datamodule)
         )
-        self.on_train_batch_start = find_hook("on_train_batch_start", trainer)
-        self.on_train_batch_end = find_hook("on_train_batch_end", trainer)
-        self.on_before_zero_grad = find_hook("on_before_zero_grad", trainer)
+        self.on_train_batch_start = _find_hook("on_train_batch_start", trainer)
+        self.on_train_batch_end = _find_hook("on_train_batch_end", trainer)
+        self.on_before_zero_grad = _find_hook("on_before_zero_grad", trainer)
         # Without a wrapper of several processes, the strategy would only pass the call on.
         self.training_step = (module if self.strategy.model is module else self.strategy).training_step
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
@@ -64,18 +53,7 @@ class DirectSteps:
         self.closure = Closure(self._run_training_step, self._backward, self._zero_grad)
         self.optimize = self._step_automatically if module.automatic_optimization else self._step_manually
         self.precision = self.strategy.precision_plugin
-        self.strategy.precision_plugin = precision = _StepPrecision(trainer)
-        self.shortens = (  # strategy and precision would only pass on what a step by hand asks for
-            not module.automatic_optimization
-            and type(self.strategy) is SingleDeviceStrategy
-            and not is_overridden("backward", module)
-            and not is_overridden("manual_backward", module)
-            and precision.calls_nothing
-        )
-        if self.shortens:
-            self.state["manual_backward"] = Tensor.backward
-            for optimizer in self.strategy._lightning_optimizers:
-                vars(optimizer)["step"] = partial(_step_by_hand, optimizer)
+        self.strategy.precision_plugin = _StepPrecision(trainer)
 
     @property
     def may_validate(self) -> bool:
@@ -86,10 +64,6 @@ class DirectSteps:
         """Give the strategy its own precision plugin back, and let go of all that holds this object in turn."""
         self.strategy.precision_plugin = self.precision
         self._on_manual_steps(do_nothing_closure, do_nothing_closure)
-        if self.shortens:
-            del self.state["manual_backward"]
-            for optimizer in self.strategy._lightning_optimizers:
-                del vars(optimizer)["step"]
         vars(self).clear()  # else the rows of the fit would stay until Python looks for cycles
 
     def take(self) -> None:
@@ -120,11 +94,21 @@ class DirectSteps:
                 self.arguments = (batch, batch_idx) if self.takes_index else (batch,)
                 outputs = self.optimize()
         progress.increment_processed()
-        self._update_lr_schedulers()
+        if self.strategy.lr_scheduler_configs:
+            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+            if loop._num_ready_batches_reached():
+                loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         if response == -1:
             raise StopIteration
         self.on_train_batch_end(outputs, batch, batch_idx)
-        self._update_metrics()
+        logged = not all(value.has_reset for value in results.values())  # something, in this epoch
+        if logged:
+            self.connector.on_batch_end()
+        else:
+            results.batch = results.batch_size = None
+        progress.increment_completed()
+        if logged:
+            self.connector.update_train_step_metrics()
 
     def _fetch(self) -> Any:
         fetcher = self.fetcher
@@ -198,63 +182,29 @@ class DirectSteps:
         self.strategy.backward(loss, self.trainer.optimizers[0])
         self.state["_current_fx_name"] = "optimizer_step"
 
-    def _update_lr_schedulers(self) -> None:
-        if self.strategy.lr_scheduler_configs:
-            self.loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-            if self.loop._num_ready_batches_reached():
-                self.loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-
-    def _update_metrics(self) -> None:
-        results = self.loop._results
-        logged = False
-        for value in results.values():
-            if not value.has_reset:  # something was logged in this epoch
-                logged = True
-                break
-        if logged:
-            self.connector.on_batch_end()
-        else:
-            results.batch = results.batch_size = None
-        self.loop.batch_progress.increment_completed()
-        if logged:
-            self.connector.update_train_step_metrics()
-
 
 class _StepPrecision(Precision):
-    """Single precision, with the hooks around a step looked up beforehand.
-
-    Args:
-        trainer: the Trainer whose hooks are called.
-    """
+    """Single precision, with the hooks around a step looked up beforehand."""
 
     def __init__(self, trainer: Trainer) -> None:
         module = trainer.lightning_module
-        self.on_before_backward = find_hook("on_before_backward", trainer)
-        self.on_after_backward = find_hook("on_after_backward", trainer)
-        self.on_before_optimizer_step = find_hook("on_before_optimizer_step", trainer)
+        self.on_before_backward = _find_hook("on_before_backward", trainer)
+        self.on_after_backward = _find_hook("on_after_backward", trainer)
+        self.on_before_optimizer_step = _find_hook("on_before_optimizer_step", trainer)
         self.clips = trainer.gradient_clip_val is not None or is_overridden("configure_gradient_clipping", module)
 
-    @property
-    def calls_nothing(self) -> bool:
-        """Whether there are no such hooks, and nothing to clip."""
-        hooks = self.on_before_backward, self.on_after_backward, self.on_before_optimizer_step
-        return all(hook is call_nothing for hook in hooks) and not self.clips
-
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        """Call the hooks before the backward pass."""
         self.on_before_backward(tensor)
         return tensor
 
     def post_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        """Call the hooks after the backward pass."""
         self.on_after_backward()
         return tensor
 
     def optimizer_step(  # type: ignore[override]
         self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
-        """Step without a closure if there is nothing to call in it."""
-        if closure is do_nothing_closure and self.on_before_optimizer_step is call_nothing and not self.clips:
+        if closure is do_nothing_closure and self.on_before_optimizer_step is _call_nothing and not self.clips:
             return _step(optimizer, **kwargs)
         return _step(optimizer, closure=partial(self._wrap_closure, model, optimizer, closure), **kwargs)
 
@@ -304,11 +254,30 @@ def _step(optimizer: Optimizer, **arguments: Any) -> Any:
     return step.__wrapped__(optimizer, **arguments)  # type: ignore[attr-defined]
 
 
-def _step_by_hand(optimizer: Any, closure: Callable[[], Any] | None = None, **arguments: Any) -> Any:
-    """Step as a `LightningOptimizer` does."""
-    if closure is not None:
-        return type(optimizer).step(optimizer, closure, **arguments)
-    optimizer._on_before_step()
-    result = _step(optimizer._optimizer, **arguments)
-    optimizer._on_after_step()
-    return result
+def _find_hook(name: str, trainer: Trainer) -> Callable[..., Any]:
+    """Return a function that calls a hook of those callbacks that override it, and of the module if it does."""
+    module = trainer.lightning_module
+    every: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = [getattr(callback, name) for callback in every if _overrides(callback, name, Callback)]
+    method = getattr(module, name) if _overrides(module, name, LightningModule) else None
+    state = vars(module)
+
+    def call(*arguments: Any) -> Any:
+        previous = state["_current_fx_name"]
+        state["_current_fx_name"] = name  # `self.log` looks at it
+        for callback in callbacks:
+            callback(trainer, module, *arguments)
+        result = None if method is None else method(*arguments)
+        state["_current_fx_name"] = previous
+        return result
+
+    return call if callbacks or method is not None else _call_nothing
+
+
+def _call_nothing(*arguments: Any) -> None:
+    """Stand for a hook that nothing overrides."""
+
+
+def _overrides(owner: object, name: str, base: type) -> bool:
+    hook = getattr(owner, name)
+    return callable(hook) and getattr(hook, "__func__", hook) is not getattr(base, name)

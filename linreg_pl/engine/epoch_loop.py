@@ -2,7 +2,7 @@
 
 In each step, Lightning's loop asks anew which hooks, profilers, loaders and devices there are. This takes
 several times as long as a step of linear regression on a small mini-batch. Here these questions are asked once
-per epoch. What the loop does not do itself is left to Lightning's loop, which gives the same results more slowly.
+per epoch. What is not done here is left to Lightning's loop, which gives the same results more slowly.
 """
 
 from lightning.pytorch import Trainer
@@ -13,15 +13,7 @@ from linreg_pl.engine.direct_steps import DirectSteps, can_step_directly
 
 
 class EpochLoop(_TrainingEpochLoop):
-    """Lightning's loop over the training batches of an epoch, with cheaper steps.
-
-    Hooks, counters, logged values and checkpoints are those of Lightning's loop.
-
-    Args:
-        trainer: the Trainer the loop belongs to.
-        min_steps: the fewest optimizer steps to take.
-        max_steps: the most optimizer steps to take; -1 for no limit.
-    """
+    """Lightning's loop over the training batches of an epoch, with the same hooks and counters but cheaper steps."""
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)

@@ -28,3 +28,10 @@ class Trainer(L.Trainer):
             super().__init__(**kwargs)
         replaced = self.fit_loop.epoch_loop
         self.fit_loop.epoch_loop = EpochLoop(self, replaced.min_steps, replaced.max_steps)
+
+
+def count_steps(trainer: L.Trainer, count: int) -> None:
+    """Count optimizer steps that a training step took by hand beside the one that the Trainer has counted."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+    progress.ready += count
+    progress.completed += count

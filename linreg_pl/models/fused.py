@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from linreg_pl.data.batch import Rows
 from linreg_pl.data.loaders import Chunk
-from linreg_pl.engine.steps import count_steps
+from linreg_pl.engine.trainer import count_steps
 from linreg_pl.functional.fused.steps import by_moments, sgd_steps
 from linreg_pl.functional.regression import linreg
 from linreg_pl.models.base import BY_HAND
