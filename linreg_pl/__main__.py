@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -57,17 +57,13 @@ def main() -> None:
     prepare_process()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         os.environ["LINREG_PARENT"] = str(os.getppid())  # torchrun; if it is killed, its processes end too
-    before = [signal.signal(stop, lambda number, _: sys.exit(128 + number)) for stop in STOP_SIGNALS]
-    try:
+    with ExitStack() as until:
+        for stop in STOP_SIGNALS:
+            until.callback(signal.signal, stop, signal.signal(stop, lambda number, _: sys.exit(128 + number)))
         if "--quiet" in sys.argv:
             sys.argv.remove("--quiet")
-            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-                _run(sys.argv[1:])
-        else:
-            _run(sys.argv[1:])
-    finally:
-        for stop, handler in zip(STOP_SIGNALS, before, strict=True):
-            signal.signal(stop, handler)
+            until.enter_context(redirect_stdout(until.enter_context(Path(os.devnull).open("w", encoding="utf-8"))))
+        _run(sys.argv[1:])
 
 
 def _run(arguments: list[str]) -> None:
@@ -87,7 +83,9 @@ def _run(arguments: list[str]) -> None:
             if os.environ.get("LINREG_DEBUG") != "1":
                 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch adds pages to the sentence on a loss
             if arguments[0] in ("validate", "test", "predict") and arguments[1:] and arguments[1][:1] != "-":
-                sys.argv[2:3] = _flags_of_run(Path(arguments[1]))
+                run = Path(arguments[1])
+                config, checkpoint = file_of_run(run, "config.yaml"), file_of_run(run, "checkpoints/last.ckpt")
+                sys.argv[2:3] = ["--config", str(config), "--ckpt_path", str(checkpoint)]
             _import_without_gc("linreg_pl.cli.app").run()
         else:
             near = nearest(arguments[0], COMMANDS)
@@ -117,12 +115,6 @@ def _import_without_gc(name: str) -> ModuleType:
             gc.set_threshold(*before)
         gc.freeze()  # also for the rest of the process, up to its exit
     return sys.modules[name]
-
-
-def _flags_of_run(run: Path) -> list[str]:
-    """Return the flags by which a finished run is evaluated."""
-    files = {"--config": "config.yaml", "--ckpt_path": "checkpoints/last.ckpt"}
-    return [word for flag, name in files.items() for word in (flag, str(file_of_run(run, name)))]
 
 
 def _check_environment() -> None:

@@ -52,15 +52,11 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def suggestion(name: str, names: Sequence[str], listed: str = "") -> str:
-    """Return what to add to the error that a name is unknown: the one that was meant, or else those there are.
+    """Return what to add to the error that a name is unknown: the one that was meant.
 
-    Args:
-        name: the unknown one.
-        names: those there are.
-        listed: words before them, such as "it has"; they are not told without.
+    Where none is similar, it is those there are, after the words ``listed``, such as "it has"; without them nothing.
     """
-    near = nearest(name, names)
-    if near:
+    if near := nearest(name, names):
         return f"; did you mean {near!r}?"
     return f"; {listed} {', '.join(map(repr, names[:20]))}" if listed else ""
 

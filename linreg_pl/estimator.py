@@ -33,14 +33,7 @@ except ImportError as error:
 
 COVARIANCES = tuple(kind for kind in get_args(CovarianceKind) if kind != "cluster")
 METHODS: dict[str, Any] = {"exact": Exact, "fused": Fused, "scratch": Scratch, "concise": Concise}
-TRAINER: dict[str, Any] = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+SILENT = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
 
 class LinearRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -283,6 +276,8 @@ def _train(model: LinearModel, data: Arrays, max_epochs: int) -> None:
             quieten()
             model.companions = (Optimum, Stability)
             alone = LightningEnvironment()  # whatever cluster's job this process belongs to
-            Trainer(**TRAINER, max_epochs=max_epochs, plugins=alone).fit(model, datamodule=data)
+            off = dict.fromkeys(SILENT, False)
+            trainer = Trainer(accelerator="cpu", devices=1, max_epochs=max_epochs, plugins=alone, **off)
+            trainer.fit(model, datamodule=data)
     except SystemExit as ctrl_c:  # the Trainer's answer to it
         raise KeyboardInterrupt from ctrl_c

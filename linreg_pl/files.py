@@ -28,11 +28,7 @@ def shipped(name: str | Path, suffix: str = ".yaml") -> str:
 
 
 def file_of_run(run: Path, name: str) -> Path:
-    """Return a file in the folder of a run.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return a file in the folder of a run, or raise InputError if there is none."""
     path = run / name
     if not path.is_file():
         raise InputError(f"{run}: holds no {name}; give the folder of a run, runs/NAME/version_N")
@@ -42,8 +38,7 @@ def file_of_run(run: Path, name: str) -> Path:
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
     """Write a file atomically: a crash, a full disk or a power failure leaves the previous file or the new one.
 
-    Raises:
-        InputError: the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
@@ -77,11 +72,7 @@ def atomic_link(source: Path, path: Path) -> None:
 
 
 def commit(temporary: Path, path: Path) -> None:
-    """Flush a finished temporary file to disk, then rename it; both paths must be on the same file system.
-
-    Raises:
-        OSError: the disk is full, or the folder is not writable.
-    """
+    """Flush a finished temporary file to disk, then rename it; both paths must be on the same file system."""
     sync(temporary)
     replace(temporary, path)
     sync(path.parent)

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import traceback
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +36,7 @@ from linreg_pl.callbacks import (
     StopWithin,
 )
 from linreg_pl.cli import checks
-from linreg_pl.cli.flags import add_flags
+from linreg_pl.cli.flags import run_flags
 from linreg_pl.cli.parser import Parser, RefusedError, config_paths, read_config
 from linreg_pl.data import DataModule, Perturbed, Synthetic, Table
 from linreg_pl.engine import Trainer, processes
@@ -59,10 +59,6 @@ TRAINER_DEFAULTS = {
 }
 
 
-def _warn(message: str) -> None:
-    print("warning:", message, file=sys.stderr)
-
-
 class CLI(LightningCLI):
     """LightningCLI for linear models."""
 
@@ -80,7 +76,10 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's flags, and take the number of features from the data."""
-        add_flags(parser)
+        parser.add_function_arguments(run_flags, as_group=False)
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with the newest run of this name; begin if there is none"
+        )
         parser.add_class_arguments(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -110,7 +109,7 @@ class CLI(LightningCLI):
         return load_checkpoint(Path(self.settings.ckpt_path))
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the arguments alone; `_check_checkpoint` compares them with the checkpoint's."""
+        """Leave the arguments alone; `check_checkpoint` compares them with the checkpoint's."""
 
     def before_instantiate_classes(self) -> None:
         """Name the run's folder, and refuse what cannot work."""
@@ -152,7 +151,8 @@ class CLI(LightningCLI):
             if not resume and settings.ckpt_path != "last":
                 return
             run = newest_run(self._runs())
-            path = newest(run, rank_zero_only(_warn)) if run is not None else None
+            warn = rank_zero_only(partial(print, "warning:", file=sys.stderr))
+            path = newest(run, warn) if run is not None else None
             if path is None and resume:
                 return
             if path is None:
@@ -165,30 +165,27 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the Trainer with this project's callbacks."""
-        trainer = self.settings.trainer
-        folder = None if self.subcommand == "fit" else run_folder(Path(self.settings.ckpt_path))
-        level = self.settings.confidence_level
+        settings, trainer = self.settings, self.settings.trainer
+        folder = None if self.subcommand == "fit" else run_folder(Path(settings.ckpt_path))
+        level = settings.confidence_level
         if not 0 < level < 1:
             raise InputError(f"--confidence_level {level}: must lie between 0 and 1, e.g. 0.95")
-        guard = self.settings.guard and "--sweep=null" not in sys.argv  # which compares all
-        settings = self.settings
+        guard = settings.guard and "--sweep=null" not in sys.argv  # which compares all
         report = RunReport(folder, level, guard, settings.covariance, settings.diagnostics, settings.beta)
         results: list[Callback] = [report]
-        if self.settings.figures:
-            results.append(Figures(level, 0 if self.settings.figures is True else self.settings.figures))
-        callbacks: list[Callback] = [Progress(), EpochScores(), Curves(), History(), *results, StopSignals(results)]
-        if self.settings.guard:
-            callbacks.insert(0, Stability())
-        if self.settings.optimum:
-            callbacks.insert(0, Optimum())
-        if self.settings.get("stop_within") is not None:
-            callbacks.append(StopWithin(self.settings.stop_within))
-        if self.subcommand == "predict":
-            assert folder is not None
-            callbacks.append(Predictions(self.settings.predictions or folder / "predictions.parquet", level, folder))
-        keeps = trainer.logger is not False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run
-        if self.subcommand == "fit" and trainer.logger is not False and not trainer.fast_dev_run:
-            callbacks.append(SaveConfigCallback(self._parser("fit"), self.settings))
+        if settings.figures:
+            results.append(Figures(level, 0 if settings.figures is True else settings.figures))
+        callbacks: list[Callback] = [Optimum()] if settings.optimum else []
+        callbacks += [Stability()] if settings.guard else []
+        callbacks += [Progress(), EpochScores(), Curves(), History(), *results, StopSignals(results)]
+        if settings.stop_within is not None:
+            callbacks.append(StopWithin(settings.stop_within))
+        if folder is not None and self.subcommand == "predict":
+            callbacks.append(Predictions(settings.predictions or folder / "predictions.parquet", level, folder))
+        writes = trainer.logger is not False and not trainer.fast_dev_run
+        keeps = writes and trainer.enable_checkpointing is not False
+        if writes and self.subcommand == "fit":
+            callbacks.append(SaveConfigCallback(self._parser("fit"), settings))
         if keeps:
             callbacks.append(self._get(self.config_init, "checkpoint"))
         self.trainer_defaults["callbacks"] = callbacks
@@ -200,29 +197,28 @@ class CLI(LightningCLI):
             built = super().instantiate_trainer(enable_checkpointing=keeps, plugins=plugins, **kwargs)
         except (ValueError, TypeError, ImportError) as error:
             raise InputError(" ".join(str(error).split())) from error
-        require_positive("--timeout", self.settings.timeout)
-        processes.watch(built, self.settings.timeout)
+        require_positive("--timeout", settings.timeout)
+        processes.watch(built, settings.timeout)
         return built
 
     def after_instantiate_classes(self) -> None:
         """Check what can be checked only now, and say what was left out."""
-        if self.settings.ckpt_path is not None:
-            self._check_checkpoint(self.settings.ckpt_path)
-        if self.subcommand == "fit":
-            checks.check_covariance(self.settings, self.model, self.datamodule)
+        settings, data, fits = self.settings, self.datamodule, self.subcommand == "fit"
+        if settings.ckpt_path is not None:
+            checks.check_checkpoint(settings.ckpt_path, self.checkpoint, self.model, data, fits)
+            path = Path(settings.ckpt_path)
+            for logger in run_loggers(self.trainer):
+                logger.continue_from(path, run_folder(path), self.checkpoint.get("curves", {}))
+        if fits:
+            checks.check_covariance(settings, self.model, data)
         self.model.companions = ()  # the Trainer has those that are wanted
-        self.model.checkpoint_interval = self.settings.checkpoint.every_n_train_steps or 0
-        if isinstance(self.datamodule, Table) and self.datamodule.formula is None:
-            left_out, arguments = self.datamodule.left_out, self.settings.data.init_args
-            if self.subcommand == "fit" and arguments.features is None and left_out and self.trainer.is_global_zero:
-                print(f"left out, not numeric: {', '.join(map(repr, left_out))}\n", flush=True)
-            columns = self.datamodule.columns  # for config.yaml: as resolved
-            arguments.features, arguments.levels = columns.features, columns.levels or None
-
-    def _check_checkpoint(self, path: str) -> None:
-        checks.check_checkpoint(path, self.checkpoint, self.model, self.datamodule, self.subcommand == "fit")
-        for logger in run_loggers(self.trainer):
-            logger.continue_from(Path(path), run_folder(Path(path)), self.checkpoint.get("curves", {}))
+        self.model.checkpoint_interval = settings.checkpoint.every_n_train_steps or 0
+        if isinstance(data, Table) and data.formula is None:
+            arguments = settings.data.init_args
+            if fits and arguments.features is None and data.left_out and self.trainer.is_global_zero:
+                print(f"left out, not numeric: {', '.join(map(repr, data.left_out))}\n", flush=True)
+            # For config.yaml: as resolved.
+            arguments.features, arguments.levels = data.columns.features, data.columns.levels or None
 
     def predict(self, **kwargs: Any) -> None:
         """Predict into a file; nothing is kept in memory."""
@@ -232,14 +228,10 @@ class CLI(LightningCLI):
 class Settings(CLI):
     """Reads the command line, refuses what is wrong with it, and does nothing."""
 
-    def instantiate_classes(self) -> None:
-        """Leave them."""
+    def _do_nothing(self, subcommand: str = "") -> None:
+        pass
 
-    def after_instantiate_classes(self) -> None:
-        """Nothing to check."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Leave it."""
+    instantiate_classes = after_instantiate_classes = _run_subcommand = _do_nothing
 
 
 def run(kind: type[CLI] = CLI) -> CLI:

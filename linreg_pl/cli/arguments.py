@@ -7,12 +7,7 @@ from linreg_pl.errors import InputError, as_run
 
 
 class CommandParser(ArgumentParser):
-    """Argument parser of one command, whose errors are one sentence.
-
-    Args:
-        command: name of the command.
-        description: what the command does.
-    """
+    """Argument parser of one command, whose errors are one sentence."""
 
     def __init__(self, command: str, description: str | None) -> None:
         super().__init__(as_run(f"python train.py {command}"), description=description, allow_abbrev=False)

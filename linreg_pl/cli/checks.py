@@ -24,11 +24,7 @@ REFUSED_FLAGS = {
 
 
 def refuse_null(settings: Namespace) -> None:
-    """Refuse null for arguments that have no such value, which the parser lets through.
-
-    Raises:
-        InputError: names the argument.
-    """
+    """Refuse null for arguments that have no such value, which the parser lets through."""
     for group in ("model", "data"):
         for name, value in vars(settings[group].init_args).items():
             annotation = arguments_of(resolve_name(settings[group].class_path))[name].annotation
@@ -40,11 +36,7 @@ def refuse_null(settings: Namespace) -> None:
 
 
 def check_flags(settings: Namespace) -> None:
-    """Refuse Trainer flags that cannot work here or with the chosen model.
-
-    Raises:
-        InputError: names the flag, the reason, and what to use instead.
-    """
+    """Refuse Trainer flags that cannot work here or with the chosen model."""
     trainer, model = settings.trainer, settings.model
     kind: type[LinearModel] = resolve_name(model.class_path)
     strategy = trainer.strategy
@@ -53,9 +45,8 @@ def check_flags(settings: Namespace) -> None:
     if name.startswith(("auto", "ddp", "single")):
         del refused["strategy"]
     for flag, reason in refused.items():
-        usual = (inspect.signature(Trainer).parameters[flag].default, *(FLOAT32 if flag == "precision" else ()))
-        if trainer[flag] not in usual:
-            value = trainer[flag]
+        value, usual = trainer[flag], inspect.signature(Trainer).parameters[flag].default
+        if value != usual and not (flag == "precision" and value in FLOAT32):
             shown = f"{value:g}" if isinstance(value, float) else value  # the parser may make 1.0 of 1
             raise InputError(f"--trainer.{flag} {shown}: {reason}")
     for flag in ("val_check_interval", "check_val_every_n_epoch"):
@@ -75,11 +66,7 @@ def check_flags(settings: Namespace) -> None:
 
 
 def check_covariance(settings: Namespace, model: LinearModel, data: DataModule) -> None:
-    """Refuse a covariance or diagnostics where there are no standard errors, and clusters without columns.
-
-    Raises:
-        InputError: says why, and what to do.
-    """
+    """Refuse a covariance or diagnostics where there are no standard errors, and clusters without columns."""
     kind = settings.covariance
     if kind == "classical" and not settings.diagnostics:
         return
@@ -123,18 +110,7 @@ def take_formula(settings: Namespace) -> None:
 
 
 def check_checkpoint(path: str, checkpoint: dict[str, Any], model: LinearModel, data: DataModule, fits: bool) -> None:
-    """Compare a checkpoint with the model and the data that it is to be used with.
-
-    Args:
-        path: of the checkpoint, for messages.
-        checkpoint: its content.
-        model: as the arguments describe it.
-        data: as the arguments describe them.
-        fits: whether a fit goes on from it.
-
-    Raises:
-        InputError: it was made with others, or holds nothing that can be used.
-    """
+    """Refuse a checkpoint of other model or data than the arguments describe, or that holds nothing of use."""
     kind = type(model).__name__
     if checkpoint.get("model", kind) != kind:
         raise InputError(f"--ckpt_path {path}: was made by --model {checkpoint['model']}, not {kind}")

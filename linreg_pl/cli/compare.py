@@ -14,21 +14,13 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 LEGEND = "* p < 0.05, ** p < 0.01, *** p < 0.001"
-BELOW = (  # the coefficients: title, key of a report's "optimum", number format
-    ("adjusted r2", "adjusted_r2", ".4g"),
-    ("residual std", "residual_std", ".4g"),
-    ("F", "f", ".4g"),
-)
+BELOW = {"adjusted r2": "adjusted_r2", "residual std": "residual_std", "F": "f"}  # keys of a report's "optimum"
 
 Table = list[list[str]]
 
 
 def command(arguments: list[str]) -> None:
-    """Run ``python train.py compare`` with these arguments.
-
-    Raises:
-        InputError: wrong arguments, or a folder without a report.
-    """
+    """Run ``python train.py compare`` with these arguments."""
     parser = CommandParser("compare", "Show finished runs side by side, standard errors in parentheses.")
     parser.add_argument("RUN", type=Path, nargs="+", help="folders of finished runs, runs/NAME/version_N")
     parser.add_argument("--format", choices=WRITERS, default="text", help="default: text")
@@ -36,20 +28,12 @@ def command(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     short = ["/".join(folder.resolve().parts[-2:]) for folder in given.RUN]
     names = short if len(set(short)) == len(short) else map(str, given.RUN)
-    rows = side_by_side({name: report.read(run) for name, run in zip(names, given.RUN, strict=True)}, given.stars)
+    rows = _side_by_side({name: report.read(run) for name, run in zip(names, given.RUN, strict=True)}, given.stars)
     print(WRITERS[given.format](rows, LEGEND if given.stars else ""), end="")
 
 
-def side_by_side(reports: dict[str, report.Report], stars: bool = False) -> Table:
-    """Return the cells of a table with a column for each run, its headings first.
-
-    Args:
-        reports: reports by the names of their runs.
-        stars: whether p-values are marked.
-
-    Raises:
-        InputError: a report is none of this program.
-    """
+def _side_by_side(reports: dict[str, report.Report], stars: bool) -> Table:
+    """Return the cells of a table with a column for each run, its headings first."""
     try:
         found = [{row["name"]: row for row in each["coefficients"]} for each in reports.values()]
         names = list(dict.fromkeys(name for rows in found for name in rows if name != "bias"))
@@ -60,14 +44,13 @@ def side_by_side(reports: dict[str, report.Report], stars: bool = False) -> Tabl
             lines.append([name, *(_number(row, "estimate", ".5g") + (_stars(row) if stars else "") for row in mine)])
             errors = [_number(row, "standard_error", ".3g") for row in mine]
             lines.append(["", *(f"({error})" if error else "" for error in errors)])
-        kinds = [each.get("covariance", "") for each in reports.values()]
-        lines.append(["standard errors", *kinds])
+        lines.append(["standard errors", *(each.get("covariance", "") for each in reports.values())])
         lines.append(["rows", *(f"{each['num_train']:,}" for each in reports.values())])
         lines.append(["r2", *(_number(each.get("train", {}), "r2", ".4g") for each in reports.values())])
-        for title, key, number_format in BELOW:  # of the optimum, which SGD may not have reached
-            best = [{} if "lr" in each else each.get("optimum", {}) for each in reports.values()]
-            exact = [found if "f" in found else {} for found in best]  # not those without a penalty of one that has one
-            lines.append([title, *(_number(found, key, number_format) for found in exact)])
+        # Of the optimum, which SGD may not have reached; not those without a penalty of a run that has one.
+        best = [{} if "lr" in each else each.get("optimum", {}) for each in reports.values()]
+        exact = [found if "f" in found else {} for found in best]
+        lines += [[title, *(_number(found, key, ".4g") for found in exact)] for title, key in BELOW.items()]
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"one of {', '.join(reports)} holds no report of this program") from error
     return [line for line in lines if line[0] == "" or any(line[1:])]

@@ -26,23 +26,14 @@ NAMES_SHOWN = 20
 
 @dataclass
 class LinearPredictor:
-    """A fitted model in the table's own units.
-
-    Attributes:
-        target: name of the target column.
-        weights: coefficient of each column of X, by name.
-        intercept: the bias; 0 if the model has none.
-        columns: how the columns of a table become the columns of X.
-        kinds: the kind of each feature: "numbers", "times" or "levels" of a table, or "expression" of a formula.
-        formula: what makes the columns of X, if one does.
-    """
+    """A fitted model in the table's own units."""
 
     target: str
-    weights: dict[str, float]
-    intercept: float
-    columns: Columns
-    kinds: dict[str, str]
-    formula: str | None = None
+    weights: dict[str, float]  # by the names of the columns of X
+    intercept: float  # 0 if the model has none
+    columns: Columns  # how the columns of a table become the columns of X
+    kinds: dict[str, str]  # of the features: "numbers", "times" or "levels" of a table, or "expression" of a formula
+    formula: str | None  # what makes the columns of X, if one does
 
     @property
     def time_unit(self) -> str:
@@ -56,11 +47,7 @@ class LinearPredictor:
 
 
 def command(arguments: list[str]) -> None:
-    """Run ``python train.py export`` with these arguments: write a model file, and print how to use it.
-
-    Raises:
-        InputError: wrong arguments, no finished run, a missing package, or a file that cannot be written.
-    """
+    """Run ``python train.py export`` with these arguments: write a model file, and print how to use it."""
     parser = CommandParser("export", "Write the model of a finished run into a file.")
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, runs/NAME/version_N")
     parser.add_argument("--format", help=f"{', '.join(FORMATS)} (default: by the suffix of FILE, else json)")
@@ -80,11 +67,7 @@ def command(arguments: list[str]) -> None:
 
 
 def read(run: Path) -> LinearPredictor:
-    """Read the model of a run from its last checkpoint.
-
-    Raises:
-        InputError: there is no checkpoint, or its coefficients cannot be used.
-    """
+    """Read the model of a run from its last checkpoint."""
     path, checkpoint = load_last(run)
     try:
         return _predictor(path, checkpoint)

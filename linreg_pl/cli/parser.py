@@ -90,11 +90,7 @@ def config_paths() -> list[str]:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read a config as plain values, and refuse YAML tags that would build anything else.
-
-    Raises:
-        InputError: the file cannot be used; the message names it and the line.
-    """
+    """Read a config as plain values; refuse YAML tags that would build anything else, and name the line."""
     if not Path(path).is_file():
         reason = "is a folder" if Path(path).is_dir() else "no such file"
         hint = suggestion(path.removeprefix("configs/").removesuffix(".yaml"), list(shipped_names()))

@@ -32,12 +32,7 @@ of fit, for models that are solved from factors: Exact and ElasticNet. --feature
 
 
 class SavedFactors(DataModule):
-    """What a checkpoint keeps of the training rows: the triangular factors of the folds, or of all rows.
-
-    Args:
-        run: folder of the run.
-        features: columns that are kept; by default all.
-    """
+    """What a checkpoint keeps of the training rows: the triangular factors of the folds, or of all rows."""
 
     def __init__(self, run: str, features: Sequence[str] | None = None) -> None:
         path, checkpoint = load_last(Path(run))
@@ -93,11 +88,7 @@ class SavedFactors(DataModule):
         return "a checkpoint holds none"
 
     def factors(self, part: Part, folds: Folds | None = None) -> Blocks[torch.Tensor]:
-        """Load the factors of the folds, or of all rows.
-
-        Raises:
-            InputError: other folds are wanted.
-        """
+        """Load the factors of the folds, or of all rows; refuse if other folds are wanted."""
         if folds is not None and folds.num_folds == len(self.saved):
             return Blocks(lambda: iter([self.saved]))
         if folds is not None and folds.num_folds > 1:
@@ -117,11 +108,7 @@ class Refit(app.CLI):
     features: Sequence[str] | None = None
 
     def before_instantiate_classes(self) -> None:
-        """Put the factors in the place of the data.
-
-        Raises:
-            InputError: rows would be needed.
-        """
+        """Put the factors in the place of the data; refuse what needs rows."""
         super().before_instantiate_classes()
         for flag, usual in (("covariance", "classical"), ("diagnostics", False)):
             if self.settings[flag] != usual:
@@ -145,26 +132,17 @@ class Refit(app.CLI):
 
 
 class _UnderItsName(L.Callback):
-    """Lets a checkpoint hold the state of the data under the name of the data of the run.
-
-    Args:
-        kind: that name.
-    """
+    """Lets a checkpoint hold the state of the data under the name of the data of the run."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Rename it."""
         checkpoint[self.kind] = checkpoint.pop(SavedFactors.__qualname__)
 
 
 def command(arguments: list[str]) -> None:
-    """Run ``python train.py refit`` with these arguments.
-
-    Raises:
-        InputError: wrong arguments, or a run without factors.
-    """
+    """Run ``python train.py refit`` with these arguments."""
     if arguments in ([], ["-h"], ["--help"]):
         print(as_run(USAGE), end="")
         return

@@ -44,11 +44,7 @@ Record = dict[str, Any]  # sweep.json
 
 
 def command(arguments: list[str]) -> None:
-    """Run ``train.py sweep ARGUMENTS``.
-
-    Raises:
-        InputError: an argument is wrong, or no run succeeded.
-    """
+    """Run ``python train.py sweep`` with these arguments."""
     if arguments in ([], ["-h"], ["--help"]):
         print(as_run(USAGE), end="")
         return
@@ -219,8 +215,8 @@ def _run_in_subprocess() -> None:
 
 def _results(found: report.Report) -> Row:
     """A report's numbers by their names in TensorBoard, and the lengths of vectors over the coefficients."""
-    result: Row = {key: found[key] for key in ("steps", "epochs", "seconds", "noise_floor") if key in found}
-    result |= {key: found[key] for key in ("penalty", "columns_left", "effective_dof") if key in found}
+    told = ("steps", "epochs", "seconds", "noise_floor", "penalty", "columns_left", "effective_dof")
+    result: Row = {key: found[key] for key in told if key in found}
     if "cv" in found:
         result |= {"cv/mse": min(found["cv"]["mse"]), "fits": found["cv"]["folds"] * len(found["cv"]["mse"])}
     for part in ("train", "val"):

@@ -13,16 +13,12 @@ from linreg_pl.runs.checkpoints import load_last
 
 
 def command(arguments: list[str]) -> None:
-    """Run ``python train.py wald`` with these arguments.
-
-    Raises:
-        InputError: wrong arguments or constraints, or a run without standard errors.
-    """
+    """Run ``python train.py wald`` with these arguments."""
     parser = CommandParser("wald", "Test whether the coefficients of a finished run meet linear constraints, jointly.")
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, runs/NAME/version_N")
     parser.add_argument("constraints", metavar="CONSTRAINTS", help="e.g. 'rooms = 2 * age, {city=Rome} = 0'")
     given = parser.parse_args(arguments)
-    inference, names = read(given.run)
+    inference, names = _read(given.run)
     test = inference.wald(*parse_constraints(given.constraints, names))
     kind = "classical" if inference.covariance is None else inference.covariance.kind
     print(f"{printable(given.constraints)}, for the least-squares optimum of the training rows")
@@ -32,12 +28,8 @@ def command(arguments: list[str]) -> None:
     print(f"p {test.p:.4g}, by {kind} standard errors")
 
 
-def read(run: Path) -> tuple[Inference, list[str]]:
-    """Read what the last checkpoint of a run tells of the optimum, and the names of its coefficients.
-
-    Raises:
-        InputError: there is no checkpoint, or it tells no standard errors.
-    """
+def _read(run: Path) -> tuple[Inference, list[str]]:
+    """Read what the last checkpoint of a run tells of the optimum, and the names of its coefficients."""
     path, checkpoint = load_last(run)
     if checkpoint.get("factor") is None:
         raise InputError(f"{run}: its fit did not find the least-squares optimum; fit without --optimum false")

@@ -18,11 +18,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it durably.
-
-        Raises:
-            InputError: the disk is full, or the folder may not be written to.
-        """
+        """Write it durably; if that is not possible, say from where to go on."""
         path, content = Path(path), io.BytesIO()
         torch.save(checkpoint, content)
         path.parent.mkdir(parents=True, exist_ok=True)

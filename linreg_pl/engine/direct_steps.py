@@ -26,7 +26,7 @@ _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_afte
 
 
 class DirectSteps:
-    """The steps of one epoch; ``validates`` tells whether there is a validation in it."""
+    """The steps of one epoch, which can be taken until `close`."""
 
     def __init__(self, loop: _TrainingEpochLoop, fetcher: _DataFetcher) -> None:
         trainer, module = loop.trainer, loop.trainer.lightning_module
@@ -34,8 +34,7 @@ class DirectSteps:
         self.state = vars(module)  # setting an attribute of a module is slow
         self.strategy = trainer.strategy
         self.connector = trainer._logger_connector
-        self.validates = loop._should_check_val_epoch()
-        self.validates_at_end = not self.validates or (
+        self.validates_at_end = not loop._should_check_val_epoch() or (
             trainer.check_val_every_n_epoch is not None and trainer.val_check_batch == trainer.num_training_batches
         )
         self.distributed = trainer.world_size > 1
@@ -54,11 +53,6 @@ class DirectSteps:
         self.optimize = self._step_automatically if module.automatic_optimization else self._step_manually
         self.precision = self.strategy.precision_plugin
         self.strategy.precision_plugin = _StepPrecision(trainer)
-
-    @property
-    def may_validate(self) -> bool:
-        """Whether there may be a validation after this step."""
-        return self.loop.batch_progress.is_last_batch or not self.validates_at_end
 
     def close(self) -> None:
         """Give the strategy its own precision plugin back, and let go of all that holds this object in turn."""

@@ -38,13 +38,6 @@ class EpochLoop(_TrainingEpochLoop):
             if not self.restarting:
                 self.val_loop.restarting = False
 
-    @property
-    def done(self) -> bool:
-        """Whether the epoch ends here."""
-        if self._steps is None or self.restarting or self.trainer.should_stop or self.max_steps != -1:
-            return super().done
-        return self._num_ready_batches_reached()
-
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Take one step; the first one after a restart within an epoch is Lightning's."""
         if self._steps is None or self.restarting:
@@ -60,7 +53,10 @@ class EpochLoop(_TrainingEpochLoop):
             or trainer.should_stop
             or trainer.received_sigterm
             or trainer.strategy.lr_scheduler_configs
-            or ((self.restarting or self._steps.may_validate) and self._should_check_val_fx(data_fetcher))
+            or (
+                (self.restarting or self.batch_progress.is_last_batch or not self._steps.validates_at_end)
+                and self._should_check_val_fx(data_fetcher)
+            )
         ):
             super().on_advance_end(data_fetcher)
         else:
@@ -75,9 +71,6 @@ class EpochLoop(_TrainingEpochLoop):
         """Step the schedulers of an interval, but those that wait for a plateau only once in an epoch."""
         if not (self._plateau_stepped and update_plateau_schedulers and interval == "epoch"):
             super().update_lr_schedulers(interval, update_plateau_schedulers)
-
-    def _should_check_val_epoch(self) -> bool:
-        return super()._should_check_val_epoch() if self._steps is None else self._steps.validates
 
     def _broadcast_sigterm_tensor(self) -> None:
         """Ask all processes for SIGTERM, unless a callback with a true ``handles_sigterm`` sees to that."""

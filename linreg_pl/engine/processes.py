@@ -60,12 +60,7 @@ def several() -> bool:
 def watch(trainer: Trainer, minutes: float) -> None:
     """Set the time limit of collectives, and start the thread that ends this process if another one fails.
 
-    Args:
-        trainer: a Trainer that has not launched its processes yet.
-        minutes: longest time that a collective may take.
-
-    Raises:
-        InputError: there are to be other machines, but nothing starts their processes.
+    The Trainer must not have launched its processes yet.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy) or trainer.world_size == 1:
@@ -153,9 +148,6 @@ def end(error: Exception) -> NoReturn:
     """End this process, and report the cause unless another process does.
 
     The first process that calls this reports its cause; one that only lost another process waits for that one first.
-
-    Args:
-        error: what went wrong in this process.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun has noticed too

@@ -42,9 +42,6 @@ class LinearModel(L.LightningModule, ABC):
 
     ``net`` predicts from the columns that its parameters are for, ``forward`` from raw columns.
 
-    Args:
-        num_features: columns of X.
-
     Attributes:
         served: what a `DataModule` is asked to serve for training.
         wants_raw: whether a `DataModule` is asked for raw float64 rows for validation and testing.
@@ -96,8 +93,7 @@ class LinearModel(L.LightningModule, ABC):
 
     def predict_scaled(self, X: Tensor) -> Tensor:
         """Predict ``(n, 1)`` from columns as ``net`` takes them."""
-        y_hat: Tensor = self.net(X)
-        return y_hat
+        return self.net(X)  # type: ignore[no-any-return]
 
     @abstractmethod
     def losses(self, y_hat: Tensor, y: Tensor) -> Tensor:
@@ -114,10 +110,10 @@ class LinearModel(L.LightningModule, ABC):
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight ``(P,)`` and bias ``()`` for raw columns, float64 on the CPU."""
-        weight, bias = (None if part is None else as_float64(part) for part in self.parameter_vectors())
-        assert weight is not None
-        bias = weight.new_zeros(()) if bias is None else bias.reshape(())
-        return self.scaler.scaling.unscale_coefficients(weight.reshape(-1), bias)
+        weight, bias = self.parameter_vectors()
+        bias = weight.new_zeros(()) if bias is None else bias
+        weight, bias = (part.detach().cpu().double() for part in (weight, bias))
+        return self.scaler.scaling.unscale_coefficients(weight.reshape(-1), bias.reshape(()))
 
     @property
     def has_bias(self) -> bool:
@@ -145,13 +141,18 @@ class LinearModel(L.LightningModule, ABC):
     # Rows.
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Refuse what the model cannot do with this Trainer, and bring the companions that it has not.
-
-        Raises:
-            InputError: a flag or a callback of the Trainer cannot work with this model.
-        """
-        check_flags(self)
-        given = self.trainer.callbacks  # type: ignore[attr-defined]
+        """Raise InputError for what the model cannot do with this Trainer; bring the companions that it has not."""
+        trainer: Any = self.trainer
+        if trainer.strategy.root_device.type == "mps":
+            raise InputError("Apple's GPUs have no float64, in which scores are summed: Trainer(accelerator='cpu')")
+        refused = self.refused_flags if trainer.state.fn == "fit" and not trainer.fast_dev_run else {}
+        for flag, reason in refused.items():
+            value, usual = getattr(trainer, flag), USUAL_FLAGS[flag]
+            if flag == "precision" and value == "64-true" and self.parameter_vectors()[0].dtype == torch.float64:
+                continue  # which the model has anyway
+            if value != usual or type(value) is not type(usual):  # 1 is one batch, 1.0 is all
+                raise InputError(f"--trainer.{flag} {value}: {reason}")
+        given = trainer.callbacks
         if not self.automatic_optimization and any(isinstance(callback, LearningRateFinder) for callback in given):
             raise InputError(
                 "the learning rate finder needs a model whose steps the Trainer takes: use Concise, or look at the"
@@ -166,11 +167,7 @@ class LinearModel(L.LightningModule, ABC):
             self.connect(data, stage)
 
     def connect(self, data: DataModule, stage: str) -> None:
-        """Take names and scaling from the data, and tell which rows are wanted.
-
-        Raises:
-            InputError: the model is for another number of columns, or was fitted to other ones.
-        """
+        """Take names and scaling from the data, or InputError for other columns; tell which rows are wanted."""
         wanted, names = len(self.feature_names), data.feature_names
         if wanted != len(names) and (stage == "fit" or not self._knows_names):
             raise InputError(f"num_features {wanted}: the data have {len(names)} features, beginning with {names[0]!r}")
@@ -184,16 +181,12 @@ class LinearModel(L.LightningModule, ABC):
         data.serve(self.served, self.wants_raw or stage == "predict", self.checkpoint_interval, self.steps_by_moments)
 
     def scaled(self, batch: Any) -> tuple[Tensor, ...]:
-        """``X, y`` and perhaps the rows' weights, with the columns of X as ``net`` takes them.
-
-        Raises:
-            InputError: y or the weights are not one value a row.
-        """
+        """``X, y`` and perhaps the rows' weights, X as ``net`` takes it; InputError unless y has one value a row."""
         dtype = self.parameter_vectors()[0].dtype
         if isinstance(batch, Batch):
             return self.scaler.complete(batch.X, batch.scaling).to(dtype), *batch.columns[1:]
         X, *others = batch
-        return self.scaler.complete(X, None).to(dtype), *(as_column(values, len(X)) for values in others)
+        return self.scaler.complete(X, None).to(dtype), *(_as_column(values, len(X)) for values in others)
 
     # Scores and predictions.
 
@@ -205,9 +198,9 @@ class LinearModel(L.LightningModule, ABC):
 
     def compute_and_reset(self, part: str) -> dict[str, float]:
         """Scores of a part over all processes; the next ones start from zero."""
-        metric = self.scores[part]
-        result: dict[str, float] = metric.compute()  # type: ignore[operator]
-        metric.reset()  # type: ignore[operator]
+        metric: Any = self.scores[part]
+        result: dict[str, float] = metric.compute()
+        metric.reset()
         return result
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -258,34 +251,8 @@ class LinearModel(L.LightningModule, ABC):
             data.summary.load_state_dict(checkpoint, [*data.feature_names, data.target_name])
 
 
-def check_flags(model: LinearModel) -> None:
-    """Refuse flags of the Trainer that cannot work with a model.
-
-    Raises:
-        InputError: names the flag, and what to use instead.
-    """
-    trainer: Any = model.trainer
-    if trainer.strategy.root_device.type == "mps":
-        raise InputError("Apple's GPUs have no float64, in which scores are summed: Trainer(accelerator='cpu')")
-    for flag, reason in model.refused_flags.items() if trainer.state.fn == "fit" and not trainer.fast_dev_run else ():
-        value, usual = getattr(trainer, flag), USUAL_FLAGS[flag]
-        if flag == "precision" and value == "64-true" and model.parameter_vectors()[0].dtype == torch.float64:
-            continue  # which the model has anyway
-        if value != usual or type(value) is not type(usual):  # 1 is one batch, 1.0 is all
-            raise InputError(f"--trainer.{flag} {value}: {reason}")
-
-
-def as_float64(parameter: Tensor) -> Tensor:
-    """A parameter's values, float64 on the CPU."""
-    return parameter.detach().cpu().double()
-
-
-def as_column(values: Tensor, num_rows: int) -> Tensor:
-    """Values of shape ``(n,)`` or ``(n, 1)`` as ``(n, 1)``: others would be broadcast against the predictions.
-
-    Raises:
-        InputError: there is not one value a row.
-    """
+def _as_column(values: Tensor, num_rows: int) -> Tensor:
+    """Values of shape ``(n,)`` or ``(n, 1)`` as ``(n, 1)``: others would be broadcast against the predictions."""
     if values.shape not in ((num_rows,), (num_rows, 1)):
         raise InputError(
             f"a batch of {num_rows} rows has targets or weights of shape {tuple(values.shape)}: a linear model needs"

@@ -18,18 +18,11 @@ from linreg_pl.models.one_pass import OnePass
 
 
 class Path(NamedTuple):
-    """Solutions over the penalties.
+    """Solutions over the penalties."""
 
-    Attributes:
-        penalties: shape ``(L,)``, the largest first.
-        weights: for the columns that are penalised, which may be standardised, shape ``(L, P)``.
-        chosen: place of the penalty that was taken.
-        validated: cross-validated errors, if there are any.
-    """
-
-    penalties: Tensor
-    weights: Tensor
-    chosen: int
+    penalties: Tensor  # (L,), the largest first
+    weights: Tensor  # (L, P), for the columns that are penalised, which may be standardised
+    chosen: int  # place of the penalty that was taken
     validated: CrossValidation | None
 
 
@@ -52,7 +45,6 @@ class ElasticNet(OnePass):
         bias: whether there is an intercept.
 
     Attributes:
-        fold_factors: of all rows, once they are known.
         details: what the report tells of the choice.
         path: the solutions over the penalties, once they are found.
         submodel: the least-squares solution on the columns that are left, if it was asked for.
@@ -100,11 +92,7 @@ class ElasticNet(OnePass):
         self.factors = TriangularFactor(num_features, shifted=True, num_folds=self.num_folds)
 
     def connect(self, data: DataModule, stage: str) -> None:
-        """Ask for factors of folds.
-
-        Raises:
-            InputError: they would not fit into memory.
-        """
+        """Ask for factors of folds; InputError for so many that they would not fit into memory."""
         super().connect(data, stage)
         needed = (BLOCKS_PER_STEP + 2) * self.factors.summary.numel() * 8 / 2**20
         if needed > data.memory:
@@ -128,42 +116,40 @@ class ElasticNet(OnePass):
         rows = (folds == fold for fold in range(self.num_folds))
         return torch.stack([shifted_factor(*(column[some] for column in batch)) for some in rows])
 
-    def _cross_validate(self, factors: Tensor, problem: Problem, standardize: bool) -> list[CrossValidation]:
-        """Return the errors of a path for each of the ``l1_ratios``."""
-        shared = self.has_bias, standardize, self.nonnegative
-        paths = ((problem.penalties(ratio, self.num_penalties), ratio) for ratio in self.l1_ratios)
-        try:
-            return [cross_validate(factors, *path, *shared) for path in paths]
-        except ValueError as error:
-            raise InputError(f"--model.folds {self.num_folds}: {error}; use more rows, or give a penalty") from error
-
     def solve(self, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coefficients from the factors of the folds.
-
-        Raises:
-            InputError: fewer than two folds have rows.
-        """
+        """Return the coefficients from the factors of the folds; InputError if fewer than two have rows."""
         self.fold_factors, data, total = factors, data_of(self.trainer), merge_shifted(factors)
         if data is not None:
             data.set_factor(total)
         standardize = data is not None and data.standardize
         problem = Problem(total, self.has_bias, standardize)
-        found = self._cross_validate(factors, problem, standardize) if self.penalty == "cv" else []
-        best = min(range(len(found)), key=lambda place: float(found[place].mse.min()), default=0)
-        ratio, validated = self.l1_ratios[best], found[best] if found else None
-        if validated is None:
-            given = torch.tensor(self.penalty, dtype=torch.float64)
-            larger = problem.penalties(ratio, self.num_penalties)
-            larger = larger[larger > given]
-            penalties, chosen = torch.cat([larger, given[None]]), len(larger)
-        else:
+        paths = [problem.penalties(ratio, self.num_penalties) for ratio in self.l1_ratios]
+        if self.penalty == "cv":
+            shared = self.has_bias, standardize, self.nonnegative
+            try:
+                found = [cross_validate(factors, *one, *shared) for one in zip(paths, self.l1_ratios, strict=True)]
+            except ValueError as error:
+                raise InputError(
+                    f"--model.folds {self.num_folds}: {error}; use more rows, or give a penalty"
+                ) from error
+            least = [float(one.mse.min()) for one in found]
+            best = least.index(min(least))
+            ratio, validated = self.l1_ratios[best], found[best]
             penalties, chosen = validated.penalties, validated.choose(self.rule)
+        else:
+            ratio, validated = self.l1_ratios[0], None
+            larger = paths[0][paths[0] > self.penalty]
+            penalties, chosen = torch.cat([larger, larger.new_tensor([self.penalty])]), len(larger)
         weights = problem.path(penalties, ratio, self.nonnegative)
         self.path, v = Path(penalties, weights, chosen, validated), weights[chosen]
         penalty, left = float(penalties[chosen]), v != 0
-        self.details = {"penalty": penalty, "l1_ratio": ratio, "columns_left": int(left.sum())}
-        self.details["effective_dof"] = problem.degrees_of_freedom(v, penalty * (1 - ratio))
-        self.details["duality_gap"] = float(problem.gaps(weights, penalties, ratio, self.nonnegative).max())
+        self.details = {
+            "penalty": penalty,
+            "l1_ratio": ratio,
+            "columns_left": int(left.sum()),
+            "effective_dof": problem.degrees_of_freedom(v, penalty * (1 - ratio)),
+            "duality_gap": float(problem.gaps(weights, penalties, ratio, self.nonnegative).max()),
+        }
         if validated is not None:
             self.details["cv"] = {
                 "penalty": penalties.tolist(),
@@ -174,7 +160,6 @@ class ElasticNet(OnePass):
                 "folds": validated.num_folds,
             }
             if len(found) > 1:
-                least = [float(one.mse.min()) for one in found]
                 self.details["cv"]["l1_ratios"] = dict(zip(map(str, self.l1_ratios), least, strict=True))
         weight, bias = problem.coefficients(v)
         if self.refit and left.any():
@@ -208,11 +193,6 @@ class ElasticNet(OnePass):
 
 
 def _number(name: str, value: Any) -> float:
-    """A number, of any kind.
-
-    Raises:
-        InputError: it is none.
-    """
     try:
         return float(value)
     except (TypeError, ValueError) as error:

@@ -21,13 +21,9 @@ class Exact(OnePass):
         ridge: minimise ``|y - Xw - b|² + ridge |w|²`` instead, with the weights of the
             standardised columns in the penalty where the data are standardised. It is the
             number of training rows times the ``weight_decay`` of `Scratch`.
-
-    Attributes:
-        minimum_norm: where the rows do not determine the coefficients, take the shortest weight
-            instead of refusing.
     """
 
-    minimum_norm = False
+    minimum_norm = False  # True takes the shortest weight where the rows do not determine it, instead of refusing
 
     def __init__(self, num_features: int, bias: bool = True, ridge: float = 0.0) -> None:
         super().__init__(num_features, bias)
@@ -40,11 +36,7 @@ class Exact(OnePass):
         return shifted_factor(*batch)
 
     def solve(self, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the optimum from the shifted factor of all rows.
-
-        Raises:
-            InputError: it is not unique.
-        """
+        """Return the optimum from the shifted factor of all rows; InputError if it is not unique."""
         data, count, wanted = data_of(self.trainer), num_rows(factors), len(self.w) + self.has_bias
         if data is not None:
             data.set_factor(factors)

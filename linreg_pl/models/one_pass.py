@@ -14,15 +14,7 @@ from linreg_pl.models.optim import SGD
 
 
 class OnePass(LinearModel):
-    """A model that is solved from triangular factors; no lr, no SGD, one epoch.
-
-    Args:
-        num_features: columns of X.
-        bias: whether there is an intercept.
-
-    Attributes:
-        factors: collects the factors of the rows.
-    """
+    """A model that is solved from triangular factors; no lr, no SGD, one epoch."""
 
     refused_flags = BY_HAND | {
         "precision": "this model computes in float64; leave the flag out",
@@ -35,7 +27,7 @@ class OnePass(LinearModel):
     squared_error_scale = 1.0
     served = "factors"
     wants_raw = True
-    factors: Metric
+    factors: Metric  # collects the factors of the rows
 
     def __init__(self, num_features: int, bias: bool) -> None:
         super().__init__(num_features)
@@ -57,11 +49,7 @@ class OnePass(LinearModel):
         return (y_hat - y).square()
 
     def on_fit_start(self) -> None:
-        """Check that there will be a pass.
-
-        Raises:
-            InputError: there will be none.
-        """
+        """Check that there will be a pass, and only one."""
         if self.trainer.max_epochs == 0:
             raise InputError("--trainer.max_epochs 0: this model needs one epoch; leave the flag out")
         self.trainer.fit_loop.max_epochs = 1

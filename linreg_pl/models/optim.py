@@ -25,14 +25,9 @@ class SGD(Optimizer):
         super().__init__(params, {"lr": lr})
 
     def step(self, closure: Callable[[], Any] | None = None, *, batch_size: float = 1.0) -> Any:
-        """Update every parameter by ``-lr * grad / batch_size``.
+        """Update every parameter by ``-lr * grad / batch_size``, as the loss was summed over so many rows.
 
-        Args:
-            closure: computes the loss and its gradients; run first if given.
-            batch_size: number of rows the loss was summed over.
-
-        Returns:
-            What the closure returned.
+        A closure computes the loss and its gradients first; what it returned is returned.
         """
         loss = None
         if closure is not None:

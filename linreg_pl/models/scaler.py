@@ -12,9 +12,6 @@ class Scaler(nn.Module):
     The scaling is part of ``state_dict``, so that a checkpoint is whole and needs no data. It is no buffer: a buffer
     would follow ``precision``, and means in less than float64 lose the digits of the columns.
 
-    Args:
-        num_features: columns of X.
-
     Attributes:
         scaling: mean and scale, float64 on the CPU.
         known: scaling of the batches that need nothing more; None if raw ones do.

@@ -13,19 +13,11 @@ from linreg_pl.data.batch import Batch
 from linreg_pl.errors import InputError, require_not_negative, require_positive
 from linreg_pl.functional.regression import linreg, squared_loss
 from linreg_pl.models.average import Average
-from linreg_pl.models.base import BY_HAND, LinearModel, as_float64
+from linreg_pl.models.base import BY_HAND, LinearModel
 
 
 class SGDModel(LinearModel):
-    """A linear model that is fitted by stochastic gradient descent.
-
-    Args:
-        num_features: columns of X.
-        lr: step size; "auto" for a quarter of the largest stable one on the training rows.
-        bias: whether there is an intercept.
-        init_std: the weights start from N(0, init_std²), the bias from 0.
-        weight_decay: strength of the L2 penalty on the weights.
-        average: whether the coefficients are the average over the steps, which comes closer to the optimum.
+    """A linear model that is fitted by stochastic gradient descent, with the arguments of `Scratch`.
 
     Attributes:
         average: the average over the steps; None if the coefficients are those after the last step.
@@ -59,12 +51,9 @@ class SGDModel(LinearModel):
 
     @staticmethod
     def initial_weight(num_features: int, init_std: float) -> Tensor:
-        """Draw the weights to start from, shape ``(P,)``.
+        """Draw the weights to start from, shape ``(P,)``; InputError if they are too large for float32.
 
         They depend on ``seed_everything`` alone, so all models start from the same.
-
-        Raises:
-            InputError: they are too large for float32.
         """
         generator = torch.Generator().manual_seed(torch.initial_seed())
         weight = init_std * torch.randn(num_features, generator=generator)
@@ -81,11 +70,7 @@ class SGDModel(LinearModel):
         return AttributeDict(super().hparams_initial | names)
 
     def setup(self, stage: str) -> None:
-        """Ask the data for rows, and find the step size if it is to be found.
-
-        Raises:
-            InputError: it is to be found, but the data are not of this project, or the steps are not plain SGD.
-        """
+        """Ask the data for rows, and find the step size if it is to be found; InputError if it cannot be."""
         super().setup(stage)
         self._world_size = self.trainer.world_size
         if self.average is not None:  # spawned processes share the memory of what they were given, and all write to it
@@ -132,10 +117,9 @@ class SGDModel(LinearModel):
 
     def gradients(self) -> dict[str, list[float]]:
         """Gradient of the last step's mean loss by ``weight`` and ``bias``; empty before the first step."""
-        named = dict(zip(("weight", "bias"), self.parameter_vectors(), strict=True))
         return {
-            name: as_float64(parameter.grad).reshape(-1).tolist()
-            for name, parameter in named.items()
+            name: parameter.grad.detach().cpu().double().reshape(-1).tolist()
+            for name, parameter in zip(("weight", "bias"), self.parameter_vectors(), strict=True)
             if parameter is not None and parameter.is_leaf and parameter.grad is not None
         } or self._loaded_gradients
 
