@@ -10,6 +10,7 @@ import lightning.pytorch as L
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import LambdaCallback
 
 from linreg_pl.cli import app
 from linreg_pl.data import DataModule
@@ -126,19 +127,14 @@ class Refit(app.CLI):
             arguments, columns = self._data.init_args, self.datamodule.state_dict()["columns"]
             arguments.features, arguments.levels = columns["features"], columns["levels"] or None
             arguments.categorical = list(columns["levels"])
+        kind = self.datamodule.kind
+
+        def rename(trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+            checkpoint[kind] = checkpoint.pop(SavedFactors.__qualname__)  # the name of the data of the run
+
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, _UnderItsName(self.datamodule.kind))  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, LambdaCallback(on_save_checkpoint=rename))  # type: ignore[attr-defined]
         return trainer
-
-
-class _UnderItsName(L.Callback):
-    """Lets a checkpoint hold the state of the data under the name of the data of the run."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint[self.kind] = checkpoint.pop(SavedFactors.__qualname__)
 
 
 def command(arguments: list[str]) -> None:
