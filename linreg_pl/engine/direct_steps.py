@@ -52,12 +52,27 @@ class DirectSteps:
         self.closure = Closure(self._run_training_step, self._backward, self._zero_grad)
         self.optimize = self._step_automatically if module.automatic_optimization else self._step_manually
         self.precision = self.strategy.precision_plugin
-        self.strategy.precision_plugin = _StepPrecision(trainer)
+        self.strategy.precision_plugin = precision = _StepPrecision(trainer)
+        self.shortens = (  # strategy and precision would only pass on what a step by hand asks for
+            not module.automatic_optimization
+            and type(self.strategy) is SingleDeviceStrategy
+            and not is_overridden("backward", module)
+            and not is_overridden("manual_backward", module)
+            and precision.calls_nothing
+        )
+        if self.shortens:
+            self.state["manual_backward"] = Tensor.backward
+            for optimizer in self.strategy._lightning_optimizers:
+                vars(optimizer)["step"] = partial(_step_by_hand, optimizer)
 
     def close(self) -> None:
         """Give the strategy its own precision plugin back, and let go of all that holds this object in turn."""
         self.strategy.precision_plugin = self.precision
         self._on_manual_steps(do_nothing_closure, do_nothing_closure)
+        if self.shortens:
+            del self.state["manual_backward"]
+            for optimizer in self.strategy._lightning_optimizers:
+                del vars(optimizer)["step"]
         vars(self).clear()  # else the rows of the fit would stay until Python looks for cycles
 
     def take(self) -> None:
@@ -187,6 +202,11 @@ class _StepPrecision(Precision):
         self.on_before_optimizer_step = _find_hook("on_before_optimizer_step", trainer)
         self.clips = trainer.gradient_clip_val is not None or is_overridden("configure_gradient_clipping", module)
 
+    @property
+    def calls_nothing(self) -> bool:
+        hooks = self.on_before_backward, self.on_after_backward, self.on_before_optimizer_step
+        return all(hook is _call_nothing for hook in hooks) and not self.clips
+
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
         self.on_before_backward(tensor)
         return tensor
@@ -246,6 +266,16 @@ def _step(optimizer: Optimizer, **arguments: Any) -> Any:
     ):
         return optimizer.step(**arguments)
     return step.__wrapped__(optimizer, **arguments)  # type: ignore[attr-defined]
+
+
+def _step_by_hand(optimizer: Any, closure: Callable[[], Any] | None = None, **arguments: Any) -> Any:
+    """Step as a `LightningOptimizer` does."""
+    if closure is not None:
+        return type(optimizer).step(optimizer, closure, **arguments)
+    optimizer._on_before_step()
+    result = _step(optimizer._optimizer, **arguments)
+    optimizer._on_after_step()
+    return result
 
 
 def _find_hook(name: str, trainer: Trainer) -> Callable[..., Any]:
