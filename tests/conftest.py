@@ -14,7 +14,7 @@ from lightning_utilities.core.inheritance import get_all_subclasses
 from torch.utils.data import BatchSampler, DataLoader
 
 from tests.support import dashboard, services
-from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, Pictures, in_process, in_subprocess
+from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, Outcome, in_process, in_subprocess
 
 collect_ignore = [] if dashboard.HAS_BROWSER else ["cli/test_browser.py"]
 collect_ignore += [] if services.POSTGRES else ["tables/test_postgresql.py"]
@@ -79,12 +79,6 @@ def linreg(tmp_path: Path) -> Callable[..., Outcome]:
 def launch(tmp_path: Path) -> Callable[..., Outcome]:
     """``launch("fit", "--config", SCRATCH)``: in a process of its own, in a folder of the test's own."""
     return lambda *arguments, **launcher: in_subprocess(tmp_path, *arguments, **launcher)
-
-
-@pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let fits in this process draw."""
-    monkeypatch.setattr(Pictures, "wanted", True)
 
 
 @pytest.fixture(scope="session")

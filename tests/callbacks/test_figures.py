@@ -235,6 +235,9 @@ def test_names_neither_break_pictures_nor_lead_elsewhere(linreg, tmp_path):
     [
         ("--optimum", "false"),
         ("--trainer.log_every_n_steps", 0),
+        ("--trainer.max_steps", 137),
+        ("--trainer.limit_train_batches", 20),
+        ("--trainer.overfit_batches", 5, "--guard", "false"),
         ("--model.bias", "false"),
         ("--model.weight_decay", 0.1),
         ("--data.noise_std", 0, "--data.true_weight", "[0]", "--model.init_std", 0, "--data.true_bias", 0),

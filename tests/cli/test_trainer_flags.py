@@ -18,12 +18,6 @@ GRADIENT_OF_SQUARED_ERROR = {"scratch": 1.0, "concise": 2.0}
 LR = 0.03
 
 
-@pytest.fixture(autouse=True)
-def pictures_of_scratch_alone(request, scratch_fit, concise_fit):
-    if "concise" not in request.node.name:
-        request.getfixturevalue("pictures")
-
-
 def fit(linreg, config, *flags):
     return linreg("fit", "--config", config, *flags)
 
