@@ -64,7 +64,6 @@ def process(rank, world_size, port, folder):
         fused, losses, _ = trained(lambda: Fused(2), rows, batch_size, strategy="ddp", devices=world_size)
         if rank == 0:
             torch.save((*fused.coefficients(), torch.from_numpy(losses)), folder / f"{batch_size}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
