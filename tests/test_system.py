@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -69,22 +67,33 @@ def start(system, cwd, *commands):
     )
 
 
-class Elsewhere(NamedTuple):
-    """What commands left behind on another system."""
+@pytest.mark.parametrize("system", ["windows", "macos"])
+def test_every_command(system, tables, tmp_path, linreg, scratch_fit):
+    """One test, so that pytest-xdist does not run all commands for each worker."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(tables, folder)
+    said = run_commands(system, folder)
+    check_results(folder)
+    assert "größe" in said  # which cp1252 has, unlike 房价
+    assert ("房价" if system == "macos" else "??") in said
 
-    system: str
-    folder: Path
-    said: str
+    whole = linreg(*LONG).succeeded()
+    resumed = torch.load(folder / "runs/scratch/version_2/checkpoints/last.ckpt", weights_only=True)
+    assert torch.equal(resumed["state_dict"]["w"], whole.last["state_dict"]["w"])
 
-    def report(self, run):
-        return json.loads((self.folder / run / "report.json").read_bytes())
+    two = json.loads((folder / "two/runs/scratch/version_0/report.json").read_bytes())
+    assert two["world_size"] == 2
+    assert {row["name"]: row["estimate"] for row in two["coefficients"]} == pytest.approx(scratch_fit.coefficients)
+
+    flushed = folder / "flushed"  # from the drive's memory
+    assert (flushed.stat().st_size > 100) if system == "macos" else not flushed.exists()
+    names = {path.name for path in folder.rglob("*")}
+    assert not {name for name in names if set(name) & RESERVED}
+    assert not {name for name in names if name.startswith("linreg_pl-") or name.endswith((".tmp", ".rows"))}
 
 
-@pytest.fixture(scope="module", params=["windows", "macos"])
-def elsewhere(request, tables, tmp_path_factory):
-    """A folder after all commands, two of which were stopped halfway, and what they said."""
-    system, folder = request.param, tmp_path_factory.mktemp(request.param)
-    shutil.copytree(tables, folder, dirs_exist_ok=True)
+def run_commands(system, folder):
+    """Run all commands, stop two of them halfway, and return what was said."""
     for version, stop in enumerate((signal.SIGINT, signal.SIGKILL)):
         stopped = start(system, folder, (*LONG, "--resume") if version else LONG)
         last = folder / f"runs/scratch/version_{version}/checkpoints/last.ckpt"
@@ -112,51 +121,23 @@ def elsewhere(request, tables, tmp_path_factory):
     )
     said, errors = process.communicate(timeout=400)
     assert (process.returncode, errors) == (0, ""), said
-    return Elsewhere(system, folder, said)
+    return said
 
 
-def test_every_result(elsewhere):
-    folder = elsewhere.folder
+def check_results(folder):
+    """Look at what the commands left."""
     runs = {path.parent.relative_to(folder).as_posix() for path in folder.glob("**/report.json")}
     names = ("concise", "fused", "exact", "elastic_net", "table", "houses")
     expected = {f"runs/{name}/version_0" for name in names}
     assert expected | {"runs/elastic_net/version_1", "two/runs/scratch/version_0"} <= runs
     assert json.loads((folder / "runs/scratch/sweep_0/sweep.json").read_bytes())["finished"]
     assert parquet.read_metadata(folder / "shuffled.parquet").num_rows == 150_000
-    assert parquet.read_metadata(folder / "runs/houses/version_0/predictions.parquet").num_rows == 150_000
-    assert (folder / "runs/houses/version_0/figures/fit.png").is_file()
-    assert "größe" in elsewhere.said  # which cp1252 has, unlike 房价
-    assert ("房价" if elsewhere.system == "macos" else "??") in elsewhere.said
-
-
-def test_a_streamed_table(elsewhere):
-    model = json.loads((elsewhere.folder / "runs/houses/version_0/model.json").read_bytes())
-    assert str(model).count("房价")
-    coefficients = elsewhere.report("runs/houses/version_0")["coefficients"]
+    houses = folder / "runs/houses/version_0"
+    assert parquet.read_metadata(houses / "predictions.parquet").num_rows == 150_000
+    assert (houses / "figures/fit.png").is_file()
+    assert str(json.loads((houses / "model.json").read_bytes())).count("房价")
+    coefficients = json.loads((houses / "report.json").read_bytes())["coefficients"]
     assert [row["estimate"] for row in coefficients] == pytest.approx([1, 2, 3], abs=0.02)
-
-
-def test_a_fit_that_was_interrupted_and_then_killed(elsewhere, linreg):
-    whole = linreg(*LONG).succeeded()
-    resumed = torch.load(elsewhere.folder / "runs/scratch/version_2/checkpoints/last.ckpt", weights_only=True)
-    assert torch.equal(resumed["state_dict"]["w"], whole.last["state_dict"]["w"])
-
-
-def test_two_processes(elsewhere, scratch_fit):
-    report = elsewhere.report("two/runs/scratch/version_0")
-    assert report["world_size"] == 2
-    assert {row["name"]: row["estimate"] for row in report["coefficients"]} == pytest.approx(scratch_fit.coefficients)
-
-
-def test_files_are_flushed_from_the_drives_memory_on_macos(elsewhere):
-    flushed = elsewhere.folder / "flushed"
-    assert (flushed.stat().st_size > 100) if elsewhere.system == "macos" else not flushed.exists()
-
-
-def test_windows_has_names_for_all_files_and_no_temporary_one_is_left(elsewhere):
-    names = {path.name for path in elsewhere.folder.rglob("*")}
-    assert not {name for name in names if set(name) & RESERVED}
-    assert not {name for name in names if name.startswith("linreg_pl-") or name.endswith((".tmp", ".rows"))}
 
 
 def test_linreg_exe_is_started_again_as_a_module(tmp_path, monkeypatch):
