@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
@@ -19,8 +18,8 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader, _MaxSize
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from linreg_pl.engine.hooks import StepPrecision, find_hook, step
 
 _BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -42,9 +41,9 @@ class DirectSteps:
         self.transfers = trainer.strategy.root_device.type != "cpu" or any(
             is_overridden(name, owner) for name in _BATCH_HOOKS for owner in (module, trainer.datamodule)
         )
-        self.on_train_batch_start = _find_hook("on_train_batch_start", trainer)
-        self.on_train_batch_end = _find_hook("on_train_batch_end", trainer)
-        self.on_before_zero_grad = _find_hook("on_before_zero_grad", trainer)
+        self.on_train_batch_start = find_hook("on_train_batch_start", trainer)
+        self.on_train_batch_end = find_hook("on_train_batch_end", trainer)
+        self.on_before_zero_grad = find_hook("on_before_zero_grad", trainer)
         # Without a wrapper of several processes, the strategy would only pass the call on.
         self.training_step = (module if self.strategy.model is module else self.strategy).training_step
         self.takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
@@ -52,7 +51,7 @@ class DirectSteps:
         self.closure = Closure(self._run_training_step, self._backward, self._zero_grad)
         self.optimize = self._step_automatically if module.automatic_optimization else self._step_manually
         self.precision = self.strategy.precision_plugin
-        self.strategy.precision_plugin = precision = _StepPrecision(trainer)
+        self.strategy.precision_plugin = precision = StepPrecision(trainer)
         self.shortens = (  # strategy and precision would only pass on what a step by hand asks for
             not module.automatic_optimization
             and type(self.strategy) is SingleDeviceStrategy
@@ -192,43 +191,6 @@ class DirectSteps:
         self.state["_current_fx_name"] = "optimizer_step"
 
 
-class _StepPrecision(Precision):
-    """Single precision, with the hooks around a step looked up beforehand."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        module = trainer.lightning_module
-        self.on_before_backward = _find_hook("on_before_backward", trainer)
-        self.on_after_backward = _find_hook("on_after_backward", trainer)
-        self.on_before_optimizer_step = _find_hook("on_before_optimizer_step", trainer)
-        self.clips = trainer.gradient_clip_val is not None or is_overridden("configure_gradient_clipping", module)
-
-    @property
-    def calls_nothing(self) -> bool:
-        hooks = self.on_before_backward, self.on_after_backward, self.on_before_optimizer_step
-        return all(hook is _call_nothing for hook in hooks) and not self.clips
-
-    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        self.on_before_backward(tensor)
-        return tensor
-
-    def post_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        self.on_after_backward()
-        return tensor
-
-    def optimizer_step(  # type: ignore[override]
-        self, optimizer: Optimizer, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
-    ) -> Any:
-        if closure is do_nothing_closure and self.on_before_optimizer_step is _call_nothing and not self.clips:
-            return _step(optimizer, **kwargs)
-        return _step(optimizer, closure=partial(self._wrap_closure, model, optimizer, closure), **kwargs)
-
-    def _after_closure(self, model: LightningModule, optimizer: Optimizer) -> None:  # type: ignore[override]
-        self.on_before_optimizer_step(optimizer)
-        if self.clips:
-            algorithm = model.trainer.gradient_clip_algorithm
-            self._clip_gradients(model, optimizer, model.trainer.gradient_clip_val, algorithm)
-
-
 def can_step_directly(trainer: Trainer, fetcher: _DataFetcher) -> bool:
     """Tell whether the steps need nothing that only Lightning's own loop does."""
     return (
@@ -252,56 +214,11 @@ def _only_iterator(fetcher: _DataFetcher) -> Iterator[Any] | None:
     return iterator.iterators[0] if loader.iterables is loader.flattened[0] else None
 
 
-def _step(optimizer: Optimizer, **arguments: Any) -> Any:
-    """Call ``optimizer.step``, without torch's wrapper of it if neither a profiler nor a hook needs that."""
-    step = type(optimizer).step
-    if (
-        not hasattr(step, "hooked")
-        or "step" in vars(optimizer)  # a learning rate scheduler counts the steps
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or _global_optimizer_pre_hooks
-        or _global_optimizer_post_hooks
-        or torch._C._autograd._profiler_enabled()
-    ):
-        return optimizer.step(**arguments)
-    return step.__wrapped__(optimizer, **arguments)  # type: ignore[attr-defined]
-
-
 def _step_by_hand(optimizer: Any, closure: Callable[[], Any] | None = None, **arguments: Any) -> Any:
     """Step as a `LightningOptimizer` does."""
     if closure is not None:
         return type(optimizer).step(optimizer, closure, **arguments)
     optimizer._on_before_step()
-    result = _step(optimizer._optimizer, **arguments)
+    result = step(optimizer._optimizer, **arguments)
     optimizer._on_after_step()
     return result
-
-
-def _find_hook(name: str, trainer: Trainer) -> Callable[..., Any]:
-    """Return a function that calls a hook of those callbacks that override it, and of the module if it does."""
-    module = trainer.lightning_module
-    every: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks = [getattr(callback, name) for callback in every if _overrides(callback, name, Callback)]
-    method = getattr(module, name) if _overrides(module, name, LightningModule) else None
-    state = vars(module)
-
-    def call(*arguments: Any) -> Any:
-        previous = state["_current_fx_name"]
-        state["_current_fx_name"] = name  # `self.log` looks at it
-        for callback in callbacks:
-            callback(trainer, module, *arguments)
-        result = None if method is None else method(*arguments)
-        state["_current_fx_name"] = previous
-        return result
-
-    return call if callbacks or method is not None else _call_nothing
-
-
-def _call_nothing(*arguments: Any) -> None:
-    """Stand for a hook that nothing overrides."""
-
-
-def _overrides(owner: object, name: str, base: type) -> bool:
-    hook = getattr(owner, name)
-    return callable(hook) and getattr(hook, "__func__", hook) is not getattr(base, name)

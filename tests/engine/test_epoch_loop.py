@@ -446,7 +446,7 @@ def run(trainer_class, tmp_path, module_class, loader=sized, ckpt_path=None, cal
     except RuntimeError as error:
         raised = str(error)
     assert raised == expect
-    assert type(trainer.precision_plugin).__name__ != "_StepPrecision"
+    assert type(trainer.precision_plugin).__name__ != "StepPrecision"
     checkpoints = {path.name: plain(torch.load(path, weights_only=False)) for path in sorted(folder.glob("*.ckpt"))}
     shutil.rmtree(folder, ignore_errors=True)
     return {
