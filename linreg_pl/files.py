@@ -40,7 +40,7 @@ def atomic_write(path: Path, content: bytes | memoryview) -> None:
 
     Raises InputError if the file cannot be written.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(content)
         commit(temporary, path)
@@ -61,7 +61,7 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 def atomic_link(source: Path, path: Path) -> None:
     """Link a file atomically, or copy it where links are not possible."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = _temporary(path)
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
@@ -69,6 +69,11 @@ def atomic_link(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
         sync(temporary)
     replace(temporary, path)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a path beside a file, under which this process may write what is to become the file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def commit(temporary: Path, path: Path) -> None:

@@ -98,7 +98,7 @@ def why_not_there(data: DataModule, model: "LinearModel", distance: float, epoch
         to_go = max(to_go, epochs * ((distance / NEAR) ** 0.125 - 1))
     to_go = math.ceil(min(to_go, 1e15))
     more = f"about {to_go:,} more epochs, or none with --model Exact"
-    columns = weight_columns(data.summary.factor, model.has_bias)  # type: ignore[arg-type]
+    columns = weight_columns(data.find_factor(), model.has_bias)
     _, singular, V = torch.linalg.svd(columns / columns.norm(dim=0))
     if float(values[-1] / values[0]) > 10 * max(ALIKE, float(singular[0] / singular[-1])) ** 2:
         reason = f"the columns differ in scale: set --data.standardize true; as they are it takes {more}"

@@ -109,6 +109,8 @@ class _Csv:
 
     def codes(self, names: Sequence[str]) -> set[str]:
         """Return those columns in which a number begins with a needless zero."""
+        if not names:
+            return set()
         # Those that are text anyway save a pass over the file.
         wanted = [field.name for field in self.open().schema if field.name in names and field.type != "string"]
         blocks = self.texts(wanted)

@@ -187,9 +187,11 @@ class Files(Source):
             mine = [unit - start for unit in units if start <= unit < start + len(source.units)]
             own = [name for name in columns if name not in self.told] or source.schema.names[:1]
             for unit, batch in source.read(mine, own) if mine else ():
-                told = {name: pa.repeat(values[number], batch.num_rows) for name, values in self.told.items()}
-                arrays = [told[name] if name in told else batch.column(name) for name in columns]
-                yield start + unit, pa.RecordBatch.from_arrays(arrays, list(columns)) if told else batch
+                arrays = [
+                    pa.repeat(self.told[name][number], batch.num_rows) if name in self.told else batch.column(name)
+                    for name in columns
+                ]
+                yield start + unit, pa.RecordBatch.from_arrays(arrays, list(columns)) if self.told else batch
             start += len(source.units)
 
     def kind(self, name: str) -> "pa.DataType":
