@@ -73,7 +73,7 @@ def atomic_link(source: Path, path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """Return a path beside a file, under which this process may write what is to become the file."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def commit(temporary: Path, path: Path) -> None:
