@@ -223,6 +223,7 @@ class PreparedRows(RowsInParts):
 
     def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
         factor, first = self.summary.shifted, None
+        factor = self._factor_of_copy if factor is None else factor
         if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
             first = second_moments(factor, self.scaling)
 

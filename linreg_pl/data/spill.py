@@ -32,7 +32,7 @@ from linreg_pl.functional.standardize import Scaling
 from linreg_pl.system import delete_when_closed, open_temporary, read_at
 
 BLOCK_BYTES = 2**14
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**22
 TILE = 32  # rows that are scaled as one, for loops over a few columns are slow
 
 

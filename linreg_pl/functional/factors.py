@@ -24,6 +24,7 @@ from torch import Tensor
 SAMPLE = 256  # rows that tell how far apart the values of a column are
 WIDE, MANY = 10, 8  # columns and blocks for which it pays to whiten
 SINGULAR = 1e-10  # distance of a column of the sample to those before it, as a share of its length
+NEARLY_ORTHOGONAL = 3.0  # largest ratio of singular values of a sample of features that are left as they are
 WELL_CONDITIONED = 100.0  # largest ratio of squared lengths for which products lose no digit that counts
 
 
@@ -83,20 +84,32 @@ def _factor_by_whitening(columns_of: Callable[[slice], Tensor], sample: slice, b
 
     With the factor S of a sample, the columns of ``A S⁻¹`` are nearly orthonormal but for their lengths. For such
     columns the Cholesky factor of their products is as accurate as QR (preconditioned Cholesky QR: Yamamoto et al.
-    2015; Terao, Ozaki and Ogita 2020), and that of A is its product with S.
+    2015; Terao, Ozaki and Ogita 2020), and that of A is its product with S. Features that are nearly orthogonal in the
+    sample are left as they are; of the target, which they may well explain, what they leave is taken.
     """
     S = factor_in_place(columns_of(sample))
-    if len(S) < S.shape[1] or not (S.diagonal().abs() > SINGULAR * S.norm(dim=0)).all():
+    norms = S.norm(dim=0)
+    if len(S) < S.shape[1] or not (S.diagonal().abs() > SINGULAR * norms).all():
         return None
+    singular = torch.linalg.svdvals(S[:-1, :-1] / norms[:-1])
+    orthogonal = bool(singular[0] <= NEARLY_ORTHOGONAL * singular[-1])
+    if orthogonal:
+        fitted = torch.linalg.solve_triangular(S[:-1, :-1], S[:-1, -1:], upper=True)
+        S = torch.eye(len(S), dtype=S.dtype, device=S.device)
+        S[:-1, -1:] = fitted
     products = torch.zeros_like(S)
     for rows in blocks:
         whitened = columns_of(rows)
-        torch.linalg.solve_triangular(S.mT, whitened, upper=False, out=whitened)
+        if orthogonal:
+            whitened[-1:] -= fitted.mT @ whitened[:-1]
+        else:
+            torch.linalg.solve_triangular(S.mT, whitened, upper=False, out=whitened)
         products.addmm_(whitened, whitened.mT)
     if not products.isfinite().all():
         return None
-    lengths = torch.linalg.eigvalsh(products)
-    if lengths[-1] > WELL_CONDITIONED * lengths[0]:
+    norms = products.diagonal().sqrt()
+    squares = torch.linalg.eigvalsh(products / norms / norms[:, None])
+    if not squares[-1] <= WELL_CONDITIONED * squares[0]:
         return None
     factor: Tensor = torch.linalg.cholesky(products, upper=True) @ S
     return factor.triu()

@@ -17,6 +17,7 @@ from torch import Tensor
 from linreg_pl.functional.standardize import Scaling
 
 ROWS_AT_ONCE = 2**13  # whose intermediate results stay in a core's cache
+WELL_CONDITIONED = 1e3  # ratio of curvatures up to which the errors of products in float32 do not count
 
 
 class CurvatureMoments:
@@ -28,6 +29,7 @@ class CurvatureMoments:
 
     Attributes:
         num_rows: number of rows.
+        well_conditioned: whether products may be of the rows' own dtype, as the first of the sums tells.
         sums: of ``v z zᵀ``, ``v² z zᵀ`` and ``v² |x|² z zᵀ``, where ``z = (x, 1)`` and v is a row's weight; float64,
             shape ``(3, P + 1, P + 1)``.
     """
@@ -36,6 +38,8 @@ class CurvatureMoments:
         self.num_rows = 0
         self.first = first
         self.sums = torch.zeros(3, num_features + 1, num_features + 1, dtype=torch.float64)
+        values = torch.zeros(1) if first is None else torch.linalg.eigvalsh(first)
+        self.well_conditioned = bool(values[-1] < WELL_CONDITIONED * values[0])
 
     def merge(self, other: "CurvatureMoments") -> None:
         """Add the rows of another."""
@@ -45,7 +49,8 @@ class CurvatureMoments:
     def add(self, X: Tensor, weight: Tensor | None = None) -> "CurvatureMoments":
         """Add rows ``(n, P)`` with weights ``(n, 1)``, by default ones, and return this object."""
         self.num_rows += len(X)
-        workspace = torch.empty(min(len(X), ROWS_AT_ONCE), X.shape[1] + 1, dtype=torch.float64)
+        dtype = X.dtype if self.well_conditioned else torch.float64
+        workspace = torch.empty(min(len(X), ROWS_AT_ONCE), X.shape[1] + 1, dtype=dtype)
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = X[start : start + ROWS_AT_ONCE]
             Z = workspace[: len(rows)]
@@ -53,11 +58,11 @@ class CurvatureMoments:
             lengths = torch.linalg.vector_norm(Z[:, :-1], dim=1, keepdim=True)
             V = Z if weight is None else Z * weight[start : start + ROWS_AT_ONCE]
             if self.first is None:
-                self.sums[0].addmm_(V.mT, Z)
+                self.sums[0] += V.mT @ Z
             if weight is not None:
-                self.sums[1].addmm_(V.mT, V)
+                self.sums[1] += V.mT @ V
             Q = V.mul_(lengths)
-            self.sums[2].addmm_(Q.mT, Q)
+            self.sums[2] += Q.mT @ Q
         return self
 
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ TRAIN = Path(__file__).parents[2] / "train.py"
 GROUP = 2**20
 IN_MEMORY = 2**22  # rows that statsmodels is given
 HC3 = ("Exact", "--covariance", "HC3")
-STREAMED = {2: 80_000_000, 11: 24_000_000, 64: 4_000_000}  # rows for each number of columns, the target included
+STREAMED = {2: 80_000_000, 11: 24_000_000, 64: 8_000_000}  # rows for each number of columns, the target included
 
 
 def write_table(path: Path, rows: int, features: int = 10) -> None:

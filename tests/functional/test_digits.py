@@ -111,12 +111,21 @@ def many_rows(kind):
     if kind == "rare level":
         X[:, 3] = 0
         X[random.integers(0, n, 30), 3] = 1
-    return X, X @ random.integers(1, 6, size=P) + random.integers(-1000, 1000, size=n)
+    noise = 1 if kind == "explained" else 1000
+    return X, X @ random.integers(1, 6, size=P) + random.integers(-noise, noise + 1, size=n)
 
 
 @pytest.mark.parametrize(
     ("kind", "least"),
-    [("plain", 12.5), ("alike", 9.5), ("far from 0", 12.5), ("sorted", 12), ("outliers", 10.5), ("rare level", 12.5)],
+    [
+        ("plain", 12.5),
+        ("explained", 12.5),
+        ("alike", 9.5),
+        ("far from 0", 12.5),
+        ("sorted", 12),
+        ("outliers", 10.5),
+        ("rare level", 12.5),
+    ],
 )
 def test_many_rows_at_once(kind, least):
     X, y = many_rows(kind)
@@ -129,5 +138,17 @@ def test_many_rows_at_once(kind, least):
     exact = np.array([float(row[-1]) for row in equations[1:]])
     factor = block(X.astype(np.float64), y.astype(np.float64), slice(None))
     assert digits(solve(unshifted(factor)).weight, exact) >= least
+    fitted = sum(row[-1] * int(product) for row, product in zip(equations, A.T @ y, strict=True))
+    assert digits([float(factor[-2, -1]) ** 2], float(int(y.astype(object) @ y) - fitted)) >= least
     in_parts = [block(X.astype(np.float64), y.astype(np.float64), slice(i, i + 9_000)) for i in range(0, len(X), 9_000)]
     assert digits(solve(unshifted(merge_shifted(torch.stack(in_parts)))).weight, exact) >= least - 1
+
+
+@pytest.mark.parametrize(("alike", "within"), [(1.0, 1e-13), (0.1, 1e-13), (1e-5, 1e-10)])
+def test_many_rows_whose_columns_are_alike(alike, within):
+    random = np.random.default_rng(0)
+    X = random.normal(size=(100_000, 9))
+    X[:, 1] = X[:, 0] + alike * X[:, 1]
+    y = X @ np.arange(1.0, 10.0) + 1e-3 * random.normal(size=len(X))
+    expected = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), y)[0][1:]
+    np.testing.assert_allclose(solve(unshifted(block(X, y, slice(None)))).weight, expected, rtol=within)

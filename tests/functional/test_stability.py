@@ -184,3 +184,17 @@ def test_first_moments_follow_from_the_factor(random, standardised, weighted):
     by_factor = CurvatureMoments(3, second_moments(factor, scaling)).add(rows, weight)
     for ours, theirs in zip(by_factor.of_mini_batches(7, True), by_rows.of_mini_batches(7, True), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize(("alike", "within"), [(0.5, 1e-6), (1e-3, 1e-9)])
+def test_products_are_of_float32_where_that_does_not_count(random, alike, within):
+    columns = random.normal(size=(20_000, 2))
+    rows = torch.from_numpy(np.column_stack([columns[:, 0], columns[:, 0] + alike * columns[:, 1]])).float()
+    factor = shifted_factor(rows, torch.zeros(len(rows), 1))
+    quick = CurvatureMoments(2, second_moments(factor)).add(rows)
+    found, expected = (
+        largest_stable_lr(*moments.of_mini_batches(10, True))[0]
+        for moments in (quick, CurvatureMoments(2).add(rows.double()))
+    )
+    assert quick.well_conditioned == (alike == 0.5)
+    assert found == pytest.approx(expected, rel=within)
