@@ -5,7 +5,8 @@ import io
 import os
 import signal
 import sys
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -110,11 +111,27 @@ def _import_without_gc(name: str) -> ModuleType:
         before = gc.get_threshold()
         gc.set_threshold(20_000, 1_000_000)  # collect only the newest objects
         try:
-            import_module(name)
+            with _scipy_signal_later():
+                import_module(name)
         finally:
             gc.set_threshold(*before)
         gc.freeze()  # also for the rest of the process, up to its exit
     return sys.modules[name]
+
+
+@contextmanager
+def _scipy_signal_later() -> Iterator[None]:
+    """Keep torchmetrics from importing scipy.signal, which takes a second, only to give a function a second name."""
+    if "scipy.signal" in sys.modules:
+        yield
+        return
+    stand_in = ModuleType("scipy.signal")
+    stand_in.__dict__["hamming"] = None  # the name that torchmetrics looks for
+    sys.modules[stand_in.__name__] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[stand_in.__name__]  # whoever imports it now gets the real one
 
 
 def _check_environment() -> None:

@@ -121,6 +121,13 @@ def test_variables_that_cannot_be_used_are_refused(linreg, monkeypatch, variable
     assert linreg("--help").status == 0
 
 
+def test_scipy_signal_waits_until_it_is_wanted():
+    code = "import sys; from linreg_pl.__main__ import _import_without_gc as load; load('linreg_pl.cli.app')"
+    code += "; print('scipy.signal' in sys.modules); import scipy.signal; print(scipy.signal.convolve([1], [2]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n[2]\n"
+
+
 def test_stdout_may_be_closed_or_end_early(scratch_fit, tmp_path):
     def shell(line):
         command = line.format(f"{sys.executable} {TRAIN}", run=scratch_fit.run)

@@ -44,6 +44,8 @@ class LostProcessError(RuntimeError):
 
 class _State:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    rank = int(os.environ.get("RANK", local_rank))
     launcher: _SubprocessScriptLauncher | None = None
     children: ClassVar[list[subprocess.Popen[bytes]]] = []
     store_lost = False
@@ -71,7 +73,7 @@ def watch(trainer: Trainer, minutes: float) -> None:
             f"--trainer.num_nodes {trainer.num_nodes}: nothing starts the processes of the other machines; run the"
             f" command on each by torchrun --nnodes {trainer.num_nodes}, or leave the flag out"
         )
-    _State.world_size = trainer.world_size
+    _State.world_size, _State.rank, _State.local_rank = trainer.world_size, trainer.global_rank, trainer.local_rank
     strategy._timeout = timedelta(minutes=minutes)
     if not distributed.is_nccl_available():  # as on Windows, where GPUs talk by gloo
         strategy._process_group_backend = strategy._process_group_backend or "gloo"
@@ -153,8 +155,7 @@ def end(error: Exception) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun has noticed too
     with suppress(LostProcessError):  # which the watching thread may have raised a moment ago
         _State.ending.acquire()
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-    rank = distributed.get_rank() if distributed.is_initialized() else rank
+    rank = distributed.get_rank() if distributed.is_initialized() else _State.rank
     lost = isinstance(error, RuntimeError) and (
         isinstance(error, (LostProcessError, distributed.DistError)) or CONNECTION.search(str(error))
     )
@@ -179,7 +180,8 @@ def end(error: Exception) -> NoReturn:
     with suppress(Empty):
         heard = answers.get(timeout=0 if _State.store_lost else 2 * GRACE)
     if heard is None:  # the store is gone or cannot be reached: one process on each host reports it
-        speaks = cause or os.environ.get("LOCAL_RANK", "0") == ("1" if _orphaned() and not TORCHRUN_STORE else "0")
+        first_is_lost = not TORCHRUN_STORE and (_orphaned() or (_State.store_lost and rank == _State.local_rank))
+        speaks = cause or _State.local_rank == int(first_is_lost)
         keeper = f"torchrun at {os.environ['MASTER_ADDR']}" if TORCHRUN_STORE else _names([0] if rank else [1])
         heard = (cause or _loss(keeper, slow)) if speaks else ""
     if heard:

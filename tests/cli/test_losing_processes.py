@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.commands import DDP, REPOSITORY, SCRATCH, free_port
+from tests.support.commands import DDP, REPOSITORY, SCRATCH, Forked, free_port
 
 SOON = 30  # seconds
 SHARED = Path("/dev/shm")
@@ -55,16 +55,27 @@ class Run:
         self.folder, self.name, self.token, self.seen = folder, name, f"TOKEN={uuid.uuid4().hex}", set()
         self.temporary = folder / "temporary"
         self.temporary.mkdir(parents=True, exist_ok=True)
-        words = map(str, (*command, sys.executable, *launcher, REPOSITORY / "train.py", *arguments))
         environment |= {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary), "TOKEN": self.token[6:]}
-        with (folder / f"{name}.out").open("w") as out, (folder / f"{name}.err").open("w") as err:
-            self.process = subprocess.Popen(list(words), cwd=folder, env=environment, stdout=out, stderr=err)
+        self.start([*command, sys.executable, *launcher, REPOSITORY / "train.py"], arguments, environment)
         self.left, self.deadline = [], time.monotonic() + 180
         self.observer = threading.Thread(target=self.observe, daemon=True)
         self.observer.start()
         if loses:
             self.until((folder / "lost").exists)
         self.since = time.monotonic()
+
+    def start(self, command, arguments, environment):
+        with (self.folder / f"{self.name}.out").open("w") as out, (self.folder / f"{self.name}.err").open("w") as err:
+            options = {"cwd": self.folder, "env": environment, "stdout": out, "stderr": err}
+            self.process = subprocess.Popen([*map(str, (*command, *arguments))], **options)
+
+    def running(self):
+        """Those of its processes that have not ended."""
+        found = processes(self.token)
+        return found if found or self.process.poll() is not None else [self.process.pid]
+
+    def wait(self):
+        return self.process.wait()
 
     def until(self, condition):
         while not condition():
@@ -73,7 +84,7 @@ class Run:
 
     def observe(self):
         """Find out when the last process has ended."""
-        while (running := processes(self.token)) or self.process.poll() is None:
+        while running := self.running():
             self.seen |= set(running)
             if time.monotonic() > self.deadline:
                 self.left = running
@@ -89,7 +100,7 @@ class Run:
         print(f"{self.folder.name} {self.name}: after {seconds:.1f} s")
         assert not self.left, (self.left, self.stderr)
         assert seconds < within, (seconds, self.stderr)
-        self.status = self.process.wait()
+        self.status = self.wait()
         return self
 
     def says(self, sentence):
@@ -116,12 +127,33 @@ class Run:
         return (self.folder / f"{self.name}.err").read_text()
 
 
-def check(folder, cases, launcher=()):
+class ForkedRun(Run):
+    """The same by processes that find each other as a cluster's do, forked from one that has imported all."""
+
+    def start(self, command, arguments, environment):
+        self.forks = Forked(self.folder, *arguments, processes=2, environment=environment)
+
+    def running(self):
+        return [process.pid for process in self.forks.processes if process.is_alive()]
+
+    def wait(self):
+        return self.forks.end().status
+
+    @property
+    def stdout(self):
+        return self.forks.stdout
+
+    @property
+    def stderr(self):
+        return self.forks.stderr
+
+
+def check(folder, cases, kind=Run, **options):
     """Start two at a time, without waiting for the end of those before them."""
 
     def start(name):
         command, lost, *_ = cases[name]
-        return Run(folder / name, *command, *lost, launcher=launcher)
+        return kind(folder / name, *command, *lost, **options)
 
     with ThreadPoolExecutor(2) as starters:
         runs = list(starters.map(start, cases))
@@ -129,29 +161,37 @@ def check(folder, cases, launcher=()):
         run.ends(within).says(sentence)
 
 
-def test_processes_launched_by_lightning(tmp_path, scratch_fit):
+def test_processes_launched_by_lightning(tmp_path):
     cases = {  # those that have to wait come first
         "stopped": (FIT, (*HANGS, *lose("stop")), SILENT[1], 18 + SOON),
         "long_work": (FIT, lose("kill", others="hang"), LOST[1], SOON),
         "parent": (FIT, lose("kill", 0), LOST[0], SOON),
-        "save": (FIT, lose("full_disk", 0, when="on_save_checkpoint"), TOO_LARGE, SOON),
         "exception": (FIT, lose("fail"), FAILED, SOON),
-        "memory": (FIT, lose("memory"), "error: process 1 of 2: there is not enough memory: ", SOON),
-        "validate": (on("validate", scratch_fit), lose("kill", when="on_validation_batch_start"), LOST[1], SOON),
     }
     check(tmp_path, cases)
 
 
-def test_processes_launched_by_torchrun(tmp_path, scratch_fit):
-    predict = (*on("predict", scratch_fit), "--predictions", "there.parquet", "--data.num_test", 200_000)
+def test_processes_launched_by_torchrun(tmp_path):
     cases = {
         "hangs": (FIT, (*HANGS, *lose("hang", 0)), SILENT[0], 18 + SOON),
         "torchrun": (FIT, lose("kill_parent", others="hang"), "error: torchrun at localhost is lost: ", SOON),
         "exception": (FIT, lose("fail"), FAILED, SOON),
+    }
+    check(tmp_path, cases, launcher=TORCHRUN)
+
+
+def test_processes_started_by_a_cluster(tmp_path, scratch_fit):
+    predict = (*on("predict", scratch_fit), "--predictions", "there.parquet", "--data.num_test", 200_000)
+    cases = {
+        "exception": (FIT, lose("fail"), FAILED, SOON),
+        "parent": (FIT, lose("kill", 0), LOST[0], SOON),
+        "save": (FIT, lose("full_disk", 0, when="on_save_checkpoint"), TOO_LARGE, SOON),
+        "memory": (FIT, lose("memory"), "error: process 1 of 2: there is not enough memory: ", SOON),
+        "validate": (on("validate", scratch_fit), lose("kill", when="on_validation_batch_start"), LOST[1], SOON),
         "predict": (predict, lose("kill", when="on_predict_epoch_end"), LOST[1], SOON),
         "disk": (predict, lose("full_disk", when="on_predict_start"), TOO_LARGE, SOON),
     }
-    check(tmp_path, cases, TORCHRUN)
+    check(tmp_path, cases, ForkedRun)
     assert not list(tmp_path.rglob("there*"))
 
 

@@ -11,9 +11,10 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,14 +146,18 @@ class Forked:
         cwd: where it runs; ``log`` and ``log.err`` there hold what it says.
         arguments: of ``train.py``.
         processes: how many; their number must be in the arguments too.
+        environment: by default that of this process.
     """
 
-    def __init__(self, cwd: Path, *arguments: Any, processes: int = 1) -> None:
+    def __init__(
+        self, cwd: Path, *arguments: Any, processes: int = 1, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.cwd = cwd
+        common = dict(os.environ if environment is None else environment)
         words = list(map(str, arguments))
         self.processes = []
         for own in meeting(processes):
-            process = FORKS.Process(target=_forked, args=(cwd, words, os.environ | own, Pictures.wanted))
+            process = FORKS.Process(target=_forked, args=(cwd, words, common | own, Pictures.wanted))
             process.start()
             self.processes.append(process)
 
@@ -161,13 +166,18 @@ class Forked:
         """What it has said so far."""
         return path.read_text() if (path := self.cwd / "log").exists() else ""
 
+    @property
+    def stderr(self) -> str:
+        """The same of errors."""
+        return path.read_text() if (path := self.cwd / "log.err").exists() else ""
+
     def end(self) -> Outcome:
         """Wait until all processes have ended; the status is the largest."""
         for process in self.processes:
             process.join(240)
             process.kill()
         status = max(abs(process.exitcode) for process in self.processes)
-        return Outcome(status, self.stdout, (self.cwd / "log.err").read_text(), self.cwd)
+        return Outcome(status, self.stdout, self.stderr, self.cwd)
 
 
 def _forked(cwd: Path, words: list[str], environment: dict[str, str], pictures: bool) -> None:
@@ -175,6 +185,7 @@ def _forked(cwd: Path, words: list[str], environment: dict[str, str], pictures: 
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # may have changed
     torch.set_num_threads(1)
     for number, name in ((1, "log"), (2, "log.err")):
         os.dup2(os.open(name, os.O_CREAT | os.O_APPEND | os.O_WRONLY), number)
