@@ -26,6 +26,12 @@ def pytest_report_header() -> str:
     return f"browser: {browser}; PostgreSQL: {services.POSTGRES or 'none, needs postgresql'}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with tests that mostly wait, for time limits and processes, so that others run meanwhile."""
+    waiting = ("test_losing_processes", "test_kills", "test_processes", "test_signals")
+    items.sort(key=lambda item: item.path.stem not in waiting)
+
+
 # The same examples every time; for many more, other ones: python -m pytest tests/test_properties.py tests/test_fuzz.py
 # --hypothesis-profile=long
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
