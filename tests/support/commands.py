@@ -27,6 +27,7 @@ from linreg_pl.__main__ import main
 from linreg_pl.callbacks import Figures
 
 gc.freeze()  # as train.py does: what was imported is never garbage
+gc.set_threshold(50_000, 50, 50)  # a tenth of the time of short fits would go into looking for garbage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
