@@ -227,11 +227,12 @@ class PreparedRows(RowsInParts):
         if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
             first = second_moments(factor, self.scaling)
 
+        total = CurvatureMoments(self.num_features, first)
+
         def measured(make: Callable[[], Batch]) -> CurvatureMoments:
             rows = make()
-            return CurvatureMoments(self.num_features, first).add(rows.X, rows.weight)
+            return total.empty().add(rows.X, rows.weight)
 
-        total = CurvatureMoments(self.num_features, first)
         for moments in parallel_map(pieces, measured):
             total.merge(moments)
         return total

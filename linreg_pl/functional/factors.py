@@ -91,8 +91,7 @@ def _factor_by_whitening(columns_of: Callable[[slice], Tensor], sample: slice, b
     norms = S.norm(dim=0)
     if len(S) < S.shape[1] or not (S.diagonal().abs() > SINGULAR * norms).all():
         return None
-    singular = torch.linalg.svdvals(S[:-1, :-1] / norms[:-1])
-    orthogonal = bool(singular[0] <= NEARLY_ORTHOGONAL * singular[-1])
+    orthogonal = bool(torch.linalg.cond(S[:-1, :-1] / norms[:-1]) <= NEARLY_ORTHOGONAL)
     if orthogonal:
         fitted = torch.linalg.solve_triangular(S[:-1, :-1], S[:-1, -1:], upper=True)
         S = torch.eye(len(S), dtype=S.dtype, device=S.device)

@@ -11,6 +11,8 @@ Both means follow from sums over single rows: with ``a = z zᵀ`` of a row, ``a�
 of n, ``E[a a'] = (n E[a]² - E[a²]) / (n - 1)``.
 """
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,12 @@ class CurvatureMoments:
         self.sums = torch.zeros(3, num_features + 1, num_features + 1, dtype=torch.float64)
         values = torch.zeros(1) if first is None else torch.linalg.eigvalsh(first)
         self.well_conditioned = bool(values[-1] < WELL_CONDITIONED * values[0])
+
+    def empty(self) -> "CurvatureMoments":
+        """Return moments of no rows yet, to be merged into these."""
+        moments = copy(self)
+        moments.num_rows, moments.sums = 0, torch.zeros_like(self.sums)
+        return moments
 
     def merge(self, other: "CurvatureMoments") -> None:
         """Add the rows of another."""

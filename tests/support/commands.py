@@ -165,12 +165,15 @@ class Forked:
     @property
     def stdout(self) -> str:
         """What it has said so far."""
-        return path.read_text() if (path := self.cwd / "log").exists() else ""
+        return self._said("log")
 
     @property
     def stderr(self) -> str:
         """The same of errors."""
-        return path.read_text() if (path := self.cwd / "log.err").exists() else ""
+        return self._said("log.err")
+
+    def _said(self, name: str) -> str:
+        return path.read_text() if (path := self.cwd / name).exists() else ""
 
     def end(self) -> Outcome:
         """Wait until all processes have ended; the status is the largest."""
