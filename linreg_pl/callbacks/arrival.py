@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as L
 import torch
 
-from linreg_pl.callbacks.stability import largest_lr
+from linreg_pl.callbacks.stability import mean_curvature, rows_of_a_step
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import require_positive
 from linreg_pl.functional.least_squares import weight_columns
@@ -81,9 +81,9 @@ def why_not_there(data: DataModule, model: "LinearModel", distance: float, epoch
     """
     if not model.is_plain_sgd or model.lr is None or not math.isfinite(distance):
         return {}
-    curvature = largest_lr(data, model)[2]
+    curvature, _ = mean_curvature(data, model)
     values = torch.linalg.eigvalsh(curvature)
-    rows, size, lr = data.num_rows("train"), min(data.batch_size, data.num_rows("train")), model.lr
+    rows, size, lr = data.num_rows("train"), rows_of_a_step(data), model.lr
     noise = lr * float(values.sum()) * (rows - size) / (2 * size * len(values))  # of the joint distance, in the end
     averages = getattr(model, "average", None) is not None
     if not averages and noise > distance / 2:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from linreg_pl.data.base import DataModule, data_of
 from linreg_pl.errors import InputError
-from linreg_pl.functional.stability import largest_stable_lr
+from linreg_pl.functional.stability import largest_stable_lr, surely_stable_lr
 
 if TYPE_CHECKING:
     from linreg_pl.models import LinearModel
@@ -34,7 +34,11 @@ class Stability(L.Callback):
         plain = pl_module.is_plain_sgd and not trainer.gradient_clip_val and trainer.accumulate_grad_batches == 1
         if data is None or not plain or pl_module.squared_error_scale is None:
             return
-        self.largest_lr, direction, curvature = largest_lr(data, pl_module)
+        curvature, unit = mean_curvature(data, pl_module)
+        self.largest_lr = surely_stable_lr(unit * data.greatest_curvature, curvature, rows_of_a_step(data))
+        if pl_module.lr <= self.largest_lr:
+            return
+        self.largest_lr, direction = largest_lr(data, pl_module)
         limit = _round_down(self.largest_lr)
         self._advice = f"set --model.lr {limit} or less"
         worst = int(direction[: data.num_features].argmax())
@@ -83,21 +87,38 @@ class Stability(L.Callback):
         return InputError(f"step {trainer.global_step}: {what}, the run has diverged; {kept}; {advice}")
 
 
-def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor, Tensor]:
-    """Largest stable ``lr`` of a model whose loss is a squared error, from all training rows.
+def rows_of_a_step(data: DataModule) -> int:
+    """Rows of a mini-batch, over all processes."""
+    return min(data.batch_size, data.num_rows("train"))
 
-    Returns:
-        The step size and the direction that breaks first, as in `largest_stable_lr`, and the mean curvature ``(d, d)``.
+
+def mean_curvature(data: DataModule, model: "LinearModel") -> tuple[Tensor, float]:
+    """Mean curvature ``(d, d)`` of a model's loss, which is a squared error, and by how much it is above that of half.
+
+    A penalty is part of the first.
     """
     assert model.squared_error_scale is not None
-    mean, square = data.curvature.of_mini_batches(data.batch_size, model.has_bias)
-    scale = 2 * model.squared_error_scale * (data.batch_size if model.reduction == "sum" else 1)
-    mean, square = scale * mean, scale**2 * square
-    penalty = torch.zeros(len(mean), dtype=mean.dtype)
+    unit = 2 * model.squared_error_scale * (rows_of_a_step(data) if model.reduction == "sum" else 1)
+    free = data.num_features + model.has_bias
+    return unit * data.mean_curvature[:free, :free] + _penalty(data, model).diag(), unit
+
+
+def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor]:
+    """Largest stable ``lr`` of a model whose loss is a squared error, from all training rows, and what breaks first.
+
+    See `largest_stable_lr`.
+    """
+    mean, unit = mean_curvature(data, model)
+    penalty = _penalty(data, model)
+    square = unit**2 * data.curvature.of_mini_batches(data.batch_size, model.has_bias)[1]
+    cross = (mean - penalty.diag()) * penalty
+    return largest_stable_lr(mean, square + cross + cross.mT + (penalty**2).diag())
+
+
+def _penalty(data: DataModule, model: "LinearModel") -> Tensor:
+    penalty = torch.zeros(data.num_features + model.has_bias, dtype=torch.float64)
     penalty[: data.num_features] = model.weight_decay
-    square += mean * penalty + penalty[:, None] * mean + (penalty**2).diag()
-    mean += penalty.diag()
-    return *largest_stable_lr(mean, square), mean
+    return penalty
 
 
 def _round_down(value: float) -> str:

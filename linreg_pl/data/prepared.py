@@ -23,7 +23,7 @@ from linreg_pl.data.transform import to_float32
 from linreg_pl.errors import as_run
 from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted_factor
 from linreg_pl.functional.least_squares import num_rows
-from linreg_pl.functional.stability import CurvatureMoments, second_moments
+from linreg_pl.functional.stability import CurvatureMoments, greatest_lengths, rescaled_lengths, second_moments
 from linreg_pl.functional.standardize import Scaling, rough_scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
@@ -61,6 +61,7 @@ class PreparedRows(RowsInParts):
         self._rows: dict[Part, Rows] = {}
         self._windows: OneWindow | Spill | None = None
         self._curvature: CurvatureMoments | None = None
+        self.greatest_curvature = math.inf  # of a single training row as SGD takes it, or a bound
         self._factor_of_copy: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,10 +171,11 @@ class PreparedRows(RowsInParts):
         shape, window_bytes = (self.num_rows("train"), self._widths), int(self.memory * 2**20) // 16
         spill = Spill(path, *shape, self.batch_size, self.seed, window_bytes)
         factors: list[Tensor] = []
+        greatest = torch.zeros(2, dtype=torch.float64)
         rough: Scaling | None = None
 
         def copied() -> Iterator[Tensor]:
-            nonlocal rough
+            nonlocal rough, greatest
             blocks = self.sampled_blocks("train")
             first: list[Batch] = []
             while sum(len(block.y) for block in first) < ROUGH_ROWS and (make := next(blocks, None)):
@@ -181,13 +183,15 @@ class PreparedRows(RowsInParts):
             if self.standardize:
                 rough = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
 
-            def factored(block: Batch | Callable[[], Batch]) -> tuple[Tensor, Tensor]:
+            def factored(block: Batch | Callable[[], Batch]) -> tuple[Tensor, Tensor, Tensor]:
                 batch = block if isinstance(block, Batch) else block()
-                return shifted_factor(*batch), self.to_float32(batch, rough)
+                numbers = self.to_float32(batch, rough)
+                return shifted_factor(*batch), greatest_lengths(numbers, self.num_features), numbers
 
             every: Iterator[Batch | Callable[[], Batch]] = chain(first, blocks)
-            for part, numbers in parallel_map(every, factored):
+            for part, lengths, numbers in parallel_map(every, factored):
                 factors.append(part)
+                greatest = torch.maximum(greatest, lengths)
                 if len(factors) == BLOCKS_PER_STEP:
                     factors[:] = [merge_shifted(torch.stack(factors))]
                 yield numbers
@@ -196,15 +200,15 @@ class PreparedRows(RowsInParts):
         if self.trainer is None or self.trainer.local_rank == 0:
             spill.write(copied())
         self._barrier()
-        known = (merge_shifted(torch.stack(factors)) if factors else None, rough)
-        self._factor_of_copy, rough = self._of_first_process(known)
+        known = (merge_shifted(torch.stack(factors)) if factors else None, rough, greatest)
+        self._factor_of_copy, rough, greatest = self._of_first_process(known)
         if rough is not None:
             if self.summary.factor is None:
                 self.set_factor(self._factor_of_copy)
             assert self.scaling is not None
             spill.rescale(rough, self.scaling)
-        moments = self._measured(spill.in_order()) if self.share[0] == 0 else None
-        self._curvature = self._of_first_process(moments)
+            greatest = rescaled_lengths(greatest, rough, self.scaling)
+        self.greatest_curvature = float(greatest.square().sum())
         if spill.worst_spread > 1.25:
             self._tell(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
@@ -215,19 +219,33 @@ class PreparedRows(RowsInParts):
 
     @property
     def curvature(self) -> CurvatureMoments:
-        """Moments of the curvature of the training rows as SGD takes them, found when they are first asked for."""
+        """Moments of the curvature of the training rows as SGD takes them, found when they are first asked for.
+
+        Of rows in a file they are found by one process for all, which must all ask.
+        """
         windows = self.windows()
-        if self._curvature is None:  # for a file of rows they were found when it was written
-            self._curvature = self._measured(windows.in_order())
+        if self._curvature is None:
+            shared = isinstance(windows, Spill)
+            moments = None if shared and self.share[0] else self._measured(windows.in_order())
+            self._curvature = self._of_first_process(moments) if shared else moments
+            assert self._curvature is not None
         return self._curvature
 
-    def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
-        factor, first = self.summary.shifted, None
-        factor = self._factor_of_copy if factor is None else factor
-        if factor is not None and num_rows(factor) == self.num_rows("train"):  # not of rows that came before, too
-            first = second_moments(factor, self.scaling)
+    @property
+    def mean_curvature(self) -> Tensor:
+        """Mean of the curvatures of the training rows as SGD takes them, the intercept as the last."""
+        self.windows()
+        first = self._second_moments()
+        return self.curvature.mean if first is None else first / self.num_rows("train")
 
-        total = CurvatureMoments(self.num_features, first)
+    def _second_moments(self) -> Tensor | None:
+        """Return the sum of these curvatures, if the factor of just these rows is known."""
+        factor = self._factor_of_copy if self.summary.shifted is None else self.summary.shifted
+        known = factor is not None and num_rows(factor) == self.num_rows("train")  # not of rows that came before, too
+        return second_moments(factor, self.scaling) if factor is not None and known else None
+
+    def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
+        total = CurvatureMoments(self.num_features, self._second_moments())
 
         def measured(make: Callable[[], Batch]) -> CurvatureMoments:
             rows = make()

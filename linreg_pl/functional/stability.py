@@ -73,15 +73,19 @@ class CurvatureMoments:
             self.sums[2] += Q.mT @ Q
         return self
 
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the curvature, the intercept as the last, shape ``(P + 1, P + 1)``."""
+        return (self.sums[0] if self.first is None else self.first) / self.num_rows
+
     def of_mini_batches(self, batch_size: int, has_bias: bool) -> tuple[Tensor, Tensor]:
         """Return ``E[A]`` and ``E[A²]`` of the half squared error over mini-batches drawn without replacement.
 
         Each has shape ``(d, d)``, where d is P, or P + 1 with the intercept as the last. Fewer rows than a mini-batch
         has are one.
         """
-        n, size = self.num_rows, min(batch_size, self.num_rows)
-        mean, squared_weights, quartic = self.sums / n
-        mean = mean if self.first is None else self.first / n
+        n, size, mean = self.num_rows, min(batch_size, self.num_rows), self.mean
+        _, squared_weights, quartic = self.sums / n
         if not squared_weights.any():  # all rows weigh 1
             squared_weights = mean
         if has_bias:  # |z|² = |x|² + 1
@@ -103,6 +107,35 @@ def second_moments(factor: Tensor, scaling: Scaling | None = None) -> Tensor:
     columns[0] += factor[0, 0] * (shift if scaling is None else shift - scaling.mean)
     Z = torch.cat([columns if scaling is None else columns / scaling.scale, factor[:-1, :1]], dim=1)
     return Z.mT @ Z
+
+
+def greatest_lengths(rows: Tensor, num_features: int) -> Tensor:
+    """Return the greatest ``√v`` and ``√v |x|`` of some rows ``(n, P + 1)``, or ``(n, P + 2)`` with weights v."""
+    lengths = torch.linalg.vector_norm(rows[:, :num_features], dim=1, keepdim=True)
+    root = rows[:, num_features + 1 :].sqrt() if rows.shape[1] > num_features + 1 else rows.new_ones(1, 1)
+    return torch.stack([root.amax(), (lengths * root).amax()]).double()
+
+
+def rescaled_lengths(greatest: Tensor, earlier: Scaling, scaling: Scaling) -> Tensor:
+    """Return a bound of the `greatest_lengths` that rows have by one scaling from those by an earlier one."""
+    # x' = (x + (m - mean) / s) s / scale, so |x'| <= (|x| + |(m - mean) / s|) max(s / scale)
+    (m, s), (mean, scale) = earlier, scaling
+    root, length = greatest
+    return torch.stack([root, (length + root * ((m - mean) / s).norm()) * (s / scale).amax()])
+
+
+def surely_stable_lr(greatest: float, mean: Tensor, batch_size: int) -> float:
+    """Return a learning rate that is not above `largest_stable_lr`, and needs no ``E[A²]``.
+
+    As ``a² = v |z|² a``, no ``E[a²]`` is above ``max(v |z|²) E[a]``, nor ``E[A]⁻¹ E[A²]`` above
+    ``max(v |z|²) / B + λmax(E[A])``, also with a penalty.
+
+    Args:
+        greatest: ``max(v |z|²)`` over all rows, the greatest curvature of a single one, or a bound of it.
+        mean: mean of the curvatures, shape ``(d, d)``, penalty included.
+        batch_size: B.
+    """
+    return 2 / (greatest / batch_size + float(torch.linalg.eigvalsh(mean)[-1]))
 
 
 def largest_stable_lr(mean: Tensor, square: Tensor) -> tuple[float, Tensor]:

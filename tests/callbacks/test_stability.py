@@ -11,6 +11,7 @@ import scipy.linalg
 import torch
 from pyarrow import parquet
 
+from linreg_pl.data.spill import Spill
 from linreg_pl.data.synthetic import Synthetic
 from linreg_pl.models import LinearModel
 from tests.support.commands import CONCISE, CONFIGS, SCRATCH, TABLE, in_process, on_processes
@@ -165,6 +166,36 @@ def test_standardised_table_is_judged_by_its_standardised_columns(linreg, unscal
     X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32)
     assert_rounded_down(number, largest_stable_lr(X, TABLE))
     assert advice == ""
+
+
+STREAMED = ("--data.standardize", "true", "--data.memory", 1, "--trainer.max_epochs", 1)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A table of which 1 MiB cannot hold the rows."""
+    random = np.random.default_rng(1)
+    X = random.standard_t(5, size=(100_000, 2))
+    y = X @ [1.0, 2.0] + random.normal(size=100_000)
+    parquet.write_table(pa.table({"x": X[:, 0], "z": X[:, 1], "target": y}), tmp_path / "t.parquet")
+    return X
+
+
+def test_streamed_table_is_refused_with_the_number_of_all_its_rows(linreg, large):
+    outcome = linreg(*UNSCALED, *STREAMED, "--model.lr", 5)
+    assert outcome.status == 1
+    X = ((large - large.mean(axis=0)) / large.std(axis=0)).astype(np.float32)
+    assert_rounded_down(float(REFUSAL.fullmatch(outcome.stderr)["number"]), largest_stable_lr(X, TABLE))
+
+
+def test_rows_of_a_file_are_not_read_to_judge_an_lr_that_is_surely_stable(tmp_path, large, monkeypatch):
+    asked, in_order = [], Spill.in_order
+    monkeypatch.setattr(Spill, "in_order", lambda spill: asked.append(spill) or in_order(spill))
+    X = (large - large.mean(axis=0)) / large.std(axis=0)
+    for lr, readings in ((0.001, 0), (0.9 * largest_stable_lr(X, TABLE, batch_size=10), 1)):
+        outcome = in_process(tmp_path, *UNSCALED, *STREAMED, "--model.lr", lr, "--trainer.default_root_dir", str(lr))
+        assert losses(outcome.succeeded())
+        assert len(asked) == readings
 
 
 def test_without_guard_it_runs_on(linreg):

@@ -1,6 +1,7 @@
 """Rows in a file instead of in memory, against the same rows as arrays."""
 
 import gc
+import math
 import os
 import shutil
 from math import sqrt
@@ -320,6 +321,19 @@ class TestOneReading:
         )
         np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(square, expected_square, rtol=1e-4, atol=1e-3)
+
+    @pytest.mark.parametrize(("features", "times"), [(["single"], 1.2), (list(COLUMNS), math.inf)], ids=str)
+    @pytest.mark.parametrize("weights", [None, "w"])
+    def test_no_curvature_of_a_row_is_above_its_bound(self, path, features, times, weights):
+        table = Table(str(path), "y", features=features, weights=weights, memory=1)
+        table.setup("fit")
+        assert table.train_dataloader()
+        batches = [make() for make in table.windows().in_order()]
+        lengths = [batch.X.double().square().sum(dim=1, keepdim=True) + 1 for batch in batches]
+        weights = [1 if batch.weight is None else batch.weight for batch in batches]
+        actual = max(float((w * length).max()) for w, length in zip(weights, lengths, strict=True))
+        assert actual <= table.greatest_curvature * (1 + 1e-6) < times * actual
+        table.windows().close()
 
     def test_the_table_is_read_once(self, path, monkeypatch):
         table, readings = Table(str(path), "y", features=["single"], memory=1), []

@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from linreg_pl.functional.factors import shifted_factor, unshifted
-from linreg_pl.functional.stability import CurvatureMoments, largest_stable_lr, second_moments
-from linreg_pl.functional.standardize import column_scaling
+from linreg_pl.functional.stability import (
+    CurvatureMoments,
+    greatest_lengths,
+    largest_stable_lr,
+    rescaled_lengths,
+    second_moments,
+    surely_stable_lr,
+)
+from linreg_pl.functional.standardize import Scaling, column_scaling
 
 
 @pytest.fixture
@@ -169,6 +176,43 @@ def test_no_lr_below_the_limit_diverges(random):
                 distance -= lr * np.einsum("rb,rbd->rd", v * np.einsum("rbd,rd->rb", z, distance), z) / size
             lengths.append(np.median(np.log(np.square(distance).sum(axis=1) + 1e-300)))
         assert lengths[7] < max(lengths[1], -600), (number, lengths)
+
+
+def test_what_is_surely_stable_is_never_above_the_limit(random):
+    """Over 200 designs, with a penalty and without, and near it where all rows are about as long."""
+    shares = []
+    for number in range(200):
+        X, weight, size = random_design(random, number)
+        sums = CurvatureMoments(X.shape[1]).add(torch.from_numpy(X), torch.from_numpy(weight[:, None]))
+        mean, square = sums.of_mini_batches(size, has_bias=True)
+        penalty = torch.zeros_like(mean) if number % 2 else 3 * torch.eye(len(mean), dtype=mean.dtype)
+        square = square + mean @ penalty + penalty @ mean + penalty @ penalty
+        limit = largest_stable_lr(mean + penalty, square)[0]
+        greatest = (weight * (np.square(X).sum(axis=1) + 1)).max()
+        shares.append(surely_stable_lr(greatest, mean + penalty, size) / limit)
+    assert max(shares) <= 1 + 1e-12
+    assert np.median(shares) > 0.2
+    signs = np.sign(random.normal(size=(5000, 3)))
+    alike = CurvatureMoments(3).add(torch.from_numpy(signs))
+    moments = alike.of_mini_batches(1, has_bias=True)
+    assert 2 / (4 + 1.1) < surely_stable_lr(4.0, alike.mean, 1) < largest_stable_lr(*moments)[0] < 2 / 3.9
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_lengths_of_rows_standardised_anew(random, weighted):
+    X, weight = 5 + random.normal(size=(3000, 4)), random.uniform(0.1, 4, size=(3000, 1))
+    numbers = torch.from_numpy(np.column_stack([X, X[:, 0], *([weight] if weighted else [])]))
+    greatest = greatest_lengths(numbers, 4)
+    root = np.sqrt(weight) if weighted else np.ones((1, 1))
+    np.testing.assert_allclose(greatest, [root.max(), (root * np.linalg.norm(X, axis=1)[:, None]).max()])
+    earlier = Scaling(*torch.tensor([[0.0, 1.0, 0.0, -1.0], [1.0, 2.0, 1.0, 3.0]]).double())
+    scaling = Scaling(*torch.tensor([[1.0, 3.0, 5.0, 4.0], [2.0, 2.0, 0.9, 3.0]]).double())
+    anew = numbers.clone()
+    anew[:, :4] = scaling.standardize(earlier.invert(numbers[:, :4]))
+    actual, bound = greatest_lengths(anew, 4), rescaled_lengths(greatest, earlier, scaling)
+    assert (actual <= bound).all()
+    assert (bound < 3 * actual).all()
+    np.testing.assert_allclose(rescaled_lengths(greatest, earlier, earlier), greatest)
 
 
 @pytest.mark.parametrize("standardised", [True, False])
