@@ -8,12 +8,16 @@ second table more than of the first, by the time more, so that start-up is exclu
 ways that are bounded in memory, with all cores.
 
 With ``--sgd`` instead: streamed SGD at 2, 11 and 64 columns beside a loop of pyarrow's bounded reading with
-scikit-learn's ``partial_fit`` in this process, in turns. The first epoch of `Fused`, with all that comes before it, is
-a slope over rows too; the later ones are timed by the lines that the process prints.
+scikit-learn's ``partial_fit``, in turns and all in this process, timed by the lines that a fit prints. The first epoch
+of `Fused`, with all that comes before it, is a slope over rows too. Of five turns, the median ratios are printed, with
+the smallest and the largest. With ``--model.lr auto`` a fit reads its copy of the rows once more before the first step.
 """
 
 import argparse
+import contextlib
+import io
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -110,36 +114,59 @@ def fit(path: Path, model: str, *flags: str) -> tuple[float, float]:
         return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
-def epochs(path: Path, count: int) -> list[float]:
-    """Seconds from the start of a process that fits by streamed SGD to the end of each of its epochs."""
-    words = command(path, "Fused", "--data.memory", "64", "--trainer.max_epochs", str(count))
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            ends = [time.perf_counter() - start for line in process.stdout if line.startswith("epoch ")]
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(words)}: status {process.returncode}")
-    return ends
+class Clock(io.StringIO):
+    """Output of a fit, of which it notes when each epoch ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = time.perf_counter()
+        self.ends: list[float] = []
+
+    def write(self, text: str) -> int:
+        if text.startswith("epoch "):
+            self.ends.append(time.perf_counter() - self.start)
+        return len(text)
+
+
+def epochs(path: Path, count: int, lr: str = "0.03") -> list[float]:
+    """Seconds from the start of a fit by streamed SGD to the end of each of its epochs."""
+    from linreg_pl.__main__ import main
+
+    sys.argv = command(path, "Fused", "--data.memory", "64", "--trainer.max_epochs", str(count), "--model.lr", lr)[1:]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(Clock()) as clock:
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            main()
+        finally:
+            os.chdir(before)
+    return clock.ends
 
 
 def compare_sgd(folder: Path) -> None:
-    print(f"{'columns':>8}{'rows':>12}   M rows/s: {'partial_fit':>12}{'first epoch':>20}{'later epochs':>20}")
+    print(f"{'columns':>8}{'rows':>12}{'M rows/s:':>12}{'partial_fit':>12}", end="")
+    print("".join(f"{name:>30}" for name in ("first epoch", "later epochs", "first epoch, lr auto")))
     for columns, rows in STREAMED.items():
         paths = {count: folder / f"{count}.parquet" for count in (rows // 4, rows)}
         for count, path in paths.items():
             write_table(path, count, columns - 1)
         few, many = paths.values()
-        best = [float("inf")] * 4
-        for _ in range(3):
+        epochs(few, 1)  # compiles, and imports
+        speeds = []
+        for _ in range(5):
             start = time.perf_counter()
-            partial_fit(few)
-            peer = time.perf_counter() - start
+            partial_fit(many)
+            peer = rows / (time.perf_counter() - start)
             first, *_, last = epochs(many, 5)
-            best = list(map(min, best, (peer, epochs(few, 1)[0], first, last - first)))
-        peer, first, later = rows / 4 / best[0], 3 / 4 * rows / (best[2] - best[1]), 4 * rows / best[3]
-        cells = "".join(f"{speed / 1e6:>8.1f} ({speed / peer:>4.2f} times)" for speed in (first, later))
-        print(f"{columns:>8}{rows:>12}             {peer / 1e6:>12.1f}{cells}", flush=True)
+            slopes = [first - epochs(few, 1)[0], epochs(many, 1, "auto")[0] - epochs(few, 1, "auto")[0]]
+            speeds.append([peer, 3 / 4 * rows / slopes[0], 4 * rows / (last - first), 3 / 4 * rows / slopes[1]])
+        cells = ""
+        for ours in (1, 2, 3):
+            low, _, ratio, _, high = sorted(turn[ours] / turn[0] for turn in speeds)
+            speed = statistics.median(turn[ours] for turn in speeds)
+            cells += f"{speed / 1e6:>8.1f} ({ratio:>4.2f}, {low:>4.2f} to {high:>4.2f})"
+        peer = statistics.median(turn[0] for turn in speeds)
+        print(f"{columns:>8}{rows:>12}{peer / 1e6:>24.1f}{cells}", flush=True)
         for path in paths.values():
             path.unlink()
 
