@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from linreg_pl.data.batch import Batch, Rows
+from linreg_pl.data.copying import Copying
 from linreg_pl.data.folds import Folds, GroupKeys
 from linreg_pl.data.loaders import Blocks, OneWindow
 from linreg_pl.data.parts import Part, RowsInParts
@@ -23,14 +24,13 @@ from linreg_pl.data.transform import to_float32
 from linreg_pl.errors import as_run
 from linreg_pl.functional.factors import merge_folds, merge_shifted, shifted_factor
 from linreg_pl.functional.least_squares import num_rows
-from linreg_pl.functional.stability import CurvatureMoments, greatest_lengths, rescaled_lengths, second_moments
-from linreg_pl.functional.standardize import Scaling, rough_scaling
+from linreg_pl.functional.stability import CurvatureMoments, rescaled_lengths, second_moments
+from linreg_pl.functional.standardize import Scaling
 from linreg_pl.metrics.least_squares import TriangularFactor
 
 Served = Literal["mini-batches", "chunks", "factors"]
 
 BLOCKS_PER_STEP = 16  # of factors: a step of the Trainer takes as long as a block
-ROUGH_ROWS = 2**12  # tell the scaling that rows are copied with, however the files of a table are cut
 
 
 class PreparedRows(RowsInParts):
@@ -170,38 +170,13 @@ class PreparedRows(RowsInParts):
         path = Path(tempfile.gettempdir(), f"linreg_pl-{self._of_first_process(uuid4().hex)}.rows")
         shape, window_bytes = (self.num_rows("train"), self._widths), int(self.memory * 2**20) // 16
         spill = Spill(path, *shape, self.batch_size, self.seed, window_bytes)
-        factors: list[Tensor] = []
-        greatest = torch.zeros(2, dtype=torch.float64)
-        rough: Scaling | None = None
-
-        def copied() -> Iterator[Tensor]:
-            nonlocal rough, greatest
-            blocks = self.sampled_blocks("train")
-            first: list[Batch] = []
-            while sum(len(block.y) for block in first) < ROUGH_ROWS and (make := next(blocks, None)):
-                first.append(make())
-            if self.standardize:
-                rough = rough_scaling(*(torch.cat(column)[:ROUGH_ROWS] for column in zip(*first, strict=True)))
-
-            def factored(block: Batch | Callable[[], Batch]) -> tuple[Tensor, Tensor, Tensor]:
-                batch = block if isinstance(block, Batch) else block()
-                numbers = self.to_float32(batch, rough)
-                return shifted_factor(*batch), greatest_lengths(numbers, self.num_features), numbers
-
-            every: Iterator[Batch | Callable[[], Batch]] = chain(first, blocks)
-            for part, lengths, numbers in parallel_map(every, factored):
-                factors.append(part)
-                greatest = torch.maximum(greatest, lengths)
-                if len(factors) == BLOCKS_PER_STEP:
-                    factors[:] = [merge_shifted(torch.stack(factors))]
-                yield numbers
-
+        copying = Copying(self.to_float32, self.standardize)
         self._barrier()  # all have opened the file
         if self.trainer is None or self.trainer.local_rank == 0:
-            spill.write(copied())
+            spill.write(copying.copied(self.sampled_blocks("train")))
         self._barrier()
-        known = (merge_shifted(torch.stack(factors)) if factors else None, rough, greatest)
-        self._factor_of_copy, rough, greatest = self._of_first_process(known)
+        found = (copying.factor, copying.scaling, copying.lengths)
+        self._factor_of_copy, rough, greatest = self._of_first_process(found)
         if rough is not None:
             if self.summary.factor is None:
                 self.set_factor(self._factor_of_copy)
