@@ -120,6 +120,13 @@ def test_whole_table_as_one_mini_batch_has_the_limit_of_gradient_descent(linreg)
     assert losses(above)[-1] > 10 * losses(above)[0]
 
 
+def test_sum_over_a_mini_batch_larger_than_the_table_is_that_over_the_table(linreg):
+    limit = largest_stable_lr(default_features(), CONCISE, batch_size=1000) / 1000
+    whole = ("fit", "--config", CONCISE, "--model.reduction", "sum", "--data.batch_size", 2000)
+    assert_rounded_down(refused(linreg(*whole, "--model.lr", 1.01 * limit))[0], limit)
+    assert losses(linreg(*whole, "--model.lr", 0.9 * limit).succeeded())
+
+
 def test_processes_refuse_with_one_voice(tmp_path):
     outcome = on_processes(2, tmp_path, "fit", "--config", SCRATCH, "--model.lr", 5)
     assert_rounded_down(refused(outcome)[0], largest_stable_lr(default_features()))
