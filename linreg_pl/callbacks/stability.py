@@ -34,11 +34,12 @@ class Stability(L.Callback):
         plain = pl_module.is_plain_sgd and not trainer.gradient_clip_val and trainer.accumulate_grad_batches == 1
         if data is None or not plain or pl_module.squared_error_scale is None:
             return
-        curvature, unit = mean_curvature(data, pl_module)
-        self.largest_lr = surely_stable_lr(unit * data.greatest_curvature, curvature, rows_of_a_step(data))
-        if pl_module.lr <= self.largest_lr:
-            return
-        self.largest_lr, direction = largest_lr(data, pl_module)
+        if math.isfinite(greatest := data.windows().greatest_curvature):
+            mean, unit = mean_curvature(data, pl_module)
+            self.largest_lr = surely_stable_lr(unit * greatest, mean, rows_of_a_step(data))  # or below that
+            if pl_module.lr <= self.largest_lr:
+                return
+        self.largest_lr, direction, curvature = largest_lr(data, pl_module)
         limit = _round_down(self.largest_lr)
         self._advice = f"set --model.lr {limit} or less"
         worst = int(direction[: data.num_features].argmax())
@@ -93,26 +94,24 @@ def rows_of_a_step(data: DataModule) -> int:
 
 
 def mean_curvature(data: DataModule, model: "LinearModel") -> tuple[Tensor, float]:
-    """Mean curvature ``(d, d)`` of a model's loss, which is a squared error, and by how much it is above that of half.
-
-    A penalty is part of the first.
-    """
+    """Mean curvature ``(d, d)`` of a model's loss and penalty, and the loss in units of half the squared error."""
     assert model.squared_error_scale is not None
     unit = 2 * model.squared_error_scale * (rows_of_a_step(data) if model.reduction == "sum" else 1)
     free = data.num_features + model.has_bias
     return unit * data.mean_curvature[:free, :free] + _penalty(data, model).diag(), unit
 
 
-def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor]:
-    """Largest stable ``lr`` of a model whose loss is a squared error, from all training rows, and what breaks first.
+def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor, Tensor]:
+    """Largest stable ``lr`` of a model whose loss is a squared error, from all training rows.
 
-    See `largest_stable_lr`.
+    Returns:
+        The step size and the direction that breaks first, as in `largest_stable_lr`, and the mean curvature ``(d, d)``.
     """
     mean, unit = mean_curvature(data, model)
     penalty = _penalty(data, model)
     square = unit**2 * data.curvature.of_mini_batches(data.batch_size, model.has_bias)[1]
     cross = (mean - penalty.diag()) * penalty
-    return largest_stable_lr(mean, square + cross + cross.mT + (penalty**2).diag())
+    return *largest_stable_lr(mean, square + cross + cross.mT + (penalty**2).diag()), mean
 
 
 def _penalty(data: DataModule, model: "LinearModel") -> Tensor:

@@ -4,6 +4,7 @@ They are plain iterables, and no DataLoaders of torch, which Lightning would rep
 under ``overfit_batches`` and to predict. Each of them gives a process its own rows in the right order.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class OneWindow:
 
     While one order is used, another thread draws the next.
     """
+
+    greatest_curvature = math.inf  # that of a single row is not known
 
     def __init__(self, rows: Rows, seed: int | None) -> None:
         self.rows, self.seed = rows, seed

@@ -61,7 +61,6 @@ class PreparedRows(RowsInParts):
         self._rows: dict[Part, Rows] = {}
         self._windows: OneWindow | Spill | None = None
         self._curvature: CurvatureMoments | None = None
-        self.greatest_curvature = math.inf  # of a single training row as SGD takes it, or a bound
         self._factor_of_copy: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,7 +182,7 @@ class PreparedRows(RowsInParts):
             assert self.scaling is not None
             spill.rescale(rough, self.scaling)
             greatest = rescaled_lengths(greatest, rough, self.scaling)
-        self.greatest_curvature = float(greatest.square().sum())
+        spill.greatest_curvature = float(greatest.square().sum())
         if spill.worst_spread > 1.25:
             self._tell(
                 f"mini-batches of {self.batch_size} rows are large beside what is in memory at once: if the table is"
@@ -215,7 +214,7 @@ class PreparedRows(RowsInParts):
 
     def _second_moments(self) -> Tensor | None:
         """Return the sum of these curvatures, if the factor of just these rows is known."""
-        factor = self._factor_of_copy if self.summary.shifted is None else self.summary.shifted
+        factor = self.summary.shifted if self._factor_of_copy is None else self._factor_of_copy
         known = factor is not None and num_rows(factor) == self.num_rows("train")  # not of rows that came before, too
         return second_moments(factor, self.scaling) if factor is not None and known else None
 

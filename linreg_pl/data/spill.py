@@ -9,6 +9,7 @@ When rows are written, the moments of their columns are not known yet. So they a
 first block of the table, which may be a rough one, and get the right one when they are read.
 """
 
+import math
 import os
 import shutil
 import weakref
@@ -51,6 +52,7 @@ class Spill:
     """
 
     scaling: Scaling | None = None  # of the columns of X when they are read; None if they are as they were written
+    greatest_curvature = math.inf  # of a single row as SGD takes it, ``v |z|²``, or a bound
     _tile: tuple[Tensor, Tensor] | None = None
 
     def __init__(

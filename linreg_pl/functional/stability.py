@@ -111,6 +111,8 @@ def second_moments(factor: Tensor, scaling: Scaling | None = None) -> Tensor:
 
 def greatest_lengths(rows: Tensor, num_features: int) -> Tensor:
     """Return the greatest ``√v`` and ``√v |x|`` of some rows ``(n, P + 1)``, or ``(n, P + 2)`` with weights v."""
+    if not len(rows):
+        return torch.zeros(2, dtype=torch.float64)
     lengths = torch.linalg.vector_norm(rows[:, :num_features], dim=1, keepdim=True)
     root = rows[:, num_features + 1 :].sqrt() if rows.shape[1] > num_features + 1 else rows.new_ones(1, 1)
     return torch.stack([root.amax(), (lengths * root).amax()]).double()
@@ -127,7 +129,8 @@ def rescaled_lengths(greatest: Tensor, earlier: Scaling, scaling: Scaling) -> Te
 def surely_stable_lr(greatest: float, mean: Tensor, batch_size: int) -> float:
     """Return a learning rate that is not above `largest_stable_lr`, and needs no ``E[A²]``.
 
-    As ``a² = v |z|² a``, no ``E[a²]`` is above ``max(v |z|²) E[a]``, nor ``E[A]⁻¹ E[A²]`` above
+    As ``a² = v |z|² a``, no ``E[a²]`` is above ``max(v |z|²) E[a]``. As ``E[a²]`` is not below ``E[a]²``, the mean
+    product of two different rows is not above ``E[a]²``. So ``E[A]⁻¹ E[A²]`` is not above
     ``max(v |z|²) / B + λmax(E[A])``, also with a penalty.
 
     Args:

@@ -188,8 +188,9 @@ def large(tmp_path):
     return X
 
 
-def test_streamed_table_is_refused_with_the_number_of_all_its_rows(linreg, large):
-    outcome = linreg(*UNSCALED, *STREAMED, "--model.lr", 5)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_streamed_table_is_refused_with_the_number_of_all_its_rows(tmp_path, large, processes):
+    outcome = on_processes(processes, tmp_path, *UNSCALED, *STREAMED, "--model.lr", 5)
     assert outcome.status == 1
     X = ((large - large.mean(axis=0)) / large.std(axis=0)).astype(np.float32)
     assert_rounded_down(float(REFUSAL.fullmatch(outcome.stderr)["number"]), largest_stable_lr(X, TABLE))

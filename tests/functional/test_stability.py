@@ -185,7 +185,7 @@ def test_what_is_surely_stable_is_never_above_the_limit(random):
         X, weight, size = random_design(random, number)
         sums = CurvatureMoments(X.shape[1]).add(torch.from_numpy(X), torch.from_numpy(weight[:, None]))
         mean, square = sums.of_mini_batches(size, has_bias=True)
-        penalty = torch.zeros_like(mean) if number % 2 else 3 * torch.eye(len(mean), dtype=mean.dtype)
+        penalty = torch.zeros_like(mean) if number % 5 < 2 else 3 * torch.eye(len(mean), dtype=mean.dtype)
         square = square + mean @ penalty + penalty @ mean + penalty @ penalty
         limit = largest_stable_lr(mean + penalty, square)[0]
         greatest = (weight * (np.square(X).sum(axis=1) + 1)).max()
@@ -213,6 +213,7 @@ def test_lengths_of_rows_standardised_anew(random, weighted):
     assert (actual <= bound).all()
     assert (bound < 3 * actual).all()
     np.testing.assert_allclose(rescaled_lengths(greatest, earlier, earlier), greatest)
+    assert greatest_lengths(numbers[:0], 4).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("standardised", [True, False])
