@@ -94,7 +94,7 @@ def rows_of_a_step(data: DataModule) -> int:
 
 
 def mean_curvature(data: DataModule, model: "LinearModel") -> tuple[Tensor, float]:
-    """Mean curvature ``(d, d)`` of a model's loss and penalty, and the loss in units of half the squared error."""
+    """Mean curvature ``(d, d)`` of a model's loss and penalty, and how many half mean squared errors its loss is."""
     assert model.squared_error_scale is not None
     unit = 2 * model.squared_error_scale * (rows_of_a_step(data) if model.reduction == "sum" else 1)
     free = data.num_features + model.has_bias
@@ -110,8 +110,8 @@ def largest_lr(data: DataModule, model: "LinearModel") -> tuple[float, Tensor, T
     mean, unit = mean_curvature(data, model)
     penalty = _penalty(data, model)
     square = unit**2 * data.curvature.of_mini_batches(data.batch_size, model.has_bias)[1]
-    cross = (mean - penalty.diag()) * penalty
-    return *largest_stable_lr(mean, square + cross + cross.mT + (penalty**2).diag()), mean
+    product = mean * penalty  # with P, the penalty's curvature: E[(A + P)²] = E[A²] + (E[A] + P) P + P (E[A] + P) - P²
+    return *largest_stable_lr(mean, square + product + product.mT - (penalty**2).diag()), mean
 
 
 def _penalty(data: DataModule, model: "LinearModel") -> Tensor:

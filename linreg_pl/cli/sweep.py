@@ -151,7 +151,8 @@ def _settings(configs: list[str], flags: Flags) -> dict[str, Any]:
     """Parse all settings of one fit."""
     with _arguments_of_fit(configs, flags):
         settings = cli.run(cli.Settings).settings.as_dict() | {"config": configs}
-    return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
 
 
 def _open(root: Path, wanted: Record, locks: contextlib.ExitStack) -> tuple[Path, Record]:

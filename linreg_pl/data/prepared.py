@@ -208,15 +208,16 @@ class PreparedRows(RowsInParts):
     @property
     def mean_curvature(self) -> Tensor:
         """Mean of the curvatures of the training rows as SGD takes them, the intercept as the last."""
-        self.windows()
+        self.windows()  # whose factor is found when they are copied
         first = self._second_moments()
         return self.curvature.mean if first is None else first / self.num_rows("train")
 
     def _second_moments(self) -> Tensor | None:
         """Return the sum of these curvatures, if the factor of just these rows is known."""
         factor = self.summary.shifted if self._factor_of_copy is None else self._factor_of_copy
-        known = factor is not None and num_rows(factor) == self.num_rows("train")  # not of rows that came before, too
-        return second_moments(factor, self.scaling) if factor is not None and known else None
+        if factor is None or num_rows(factor) != self.num_rows("train"):  # of rows that came before, too
+            return None
+        return second_moments(factor, self.scaling)
 
     def _measured(self, pieces: Iterator[Callable[[], Batch]]) -> CurvatureMoments:
         total = CurvatureMoments(self.num_features, self._second_moments())

@@ -329,26 +329,25 @@ class TestOneReading:
         table.setup("fit")
         batches = [make() for make in table.windows().in_order()]
         lengths = [batch.X.double().square().sum(dim=1, keepdim=True) + 1 for batch in batches]
-        weights = [1 if batch.weight is None else batch.weight for batch in batches]
-        actual = max(float((w * length).max()) for w, length in zip(weights, lengths, strict=True))
+        factors = [1 if batch.weight is None else batch.weight for batch in batches]
+        actual = max(float((v * length).max()) for v, length in zip(factors, lengths, strict=True))
         assert actual <= table.windows().greatest_curvature * (1 + 1e-6) < times * actual
         table.windows().close()
 
     @pytest.mark.parametrize("standardize", [True, False])
     @pytest.mark.parametrize("how", ["missing", "weights"])
     def test_blocks_of_which_no_row_is_left(self, tmp_path, how, standardize):
-        random, n = np.random.default_rng(6), 200_000
+        random, n = np.random.default_rng(6), 400_000
         columns = {name: random.normal(size=n) for name in ("x", "y")} | {"w": np.ones(n)}
         columns["x" if how == "missing" else "w"][50_000:150_000] = np.nan if how == "missing" else 0
         path = tmp_path / "t.parquet"
         parquet.write_table(pa.table(columns), path, row_group_size=25_000)
         flags = {"missing": "drop"} if how == "missing" else {"weights": "w"}
         table = Table(str(path), "y", features=["x"], memory=1, standardize=standardize, **flags)
-        table.memory = 0.5
         table.setup("fit")
         assert table.streamed("train")
         rows = torch.cat([make().X for make in table.windows().in_order()])
-        assert len(rows) == 100_000
+        assert len(rows) == 300_000
         length = float(rows.double().square().max()) + 1
         assert length <= table.windows().greatest_curvature * (1 + 1e-6) < 1.2 * length
         table.windows().close()
